@@ -1,0 +1,51 @@
+# Two commands matter: `make run` starts a cluster on this machine, `make test` runs every test.
+# Both install what they need where a package manager is at hand (see build/ensure).
+
+GOLANGCI_LINT_VERSION := v2.15.0
+BIN := $(CURDIR)/bin
+FUZZTIME ?= 20s
+
+.PHONY: all run test lint fmt bench fuzz build clean
+
+all: build
+
+build:
+	go build -o $(BIN)/ ./examples/...
+
+# WEFT_DIR is the data directory, WEFT_PORT the router's port, WEFT_SERVER_NAME the server name.
+run:
+	@build/ensure postgresql redis
+	@go build -o $(BIN)/ ./examples/...
+	@exec $(BIN)/cluster
+
+test:
+	@build/ensure postgresql redis node
+	go vet ./...
+	go test -race -timeout 15m ./...
+
+lint: $(BIN)/golangci-lint-$(GOLANGCI_LINT_VERSION)
+	$< run ./...
+
+fmt: $(BIN)/golangci-lint-$(GOLANGCI_LINT_VERSION)
+	$< fmt ./...
+
+$(BIN)/golangci-lint-$(GOLANGCI_LINT_VERSION):
+	@mkdir -p $(BIN)
+	GOBIN=$(BIN) go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_LINT_VERSION)
+	@mv $(BIN)/golangci-lint $@
+
+# Benchmarks compare with pgbench and with themselves in one run: read the ratios, not the times.
+bench:
+	@build/ensure postgresql redis
+	go test -run '^$$' -bench . -benchmem ./...
+	go run ./examples/weftctl bench
+
+# Every fuzz target, one after another.
+fuzz:
+	@for pkg in $$(go list ./...); do \
+	  for target in $$(go test -list '^Fuzz' $$pkg | grep '^Fuzz'); do \
+	    echo "$$pkg $$target"; go test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) $$pkg || exit 1; \
+	  done; done
+
+clean:
+	rm -rf $(BIN)
