@@ -4,27 +4,12 @@ import (
 	"context"
 	"net/http"
 	"strings"
+
+	"github.com/weft-im/weft/homeserver/requester"
 )
 
-// Requester is who makes a client request.
-type Requester struct {
-	// UserID is the user the request acts as. Empty only for AuthAppservice requests that name no user.
-	UserID string
-	// DeviceID is the device of the access token, "" for tokens without one.
-	DeviceID string
-	// TokenID is the access token's number in storage, 0 where it has none (application services).
-	TokenID int64
-	// IsGuest is set for guest accounts.
-	IsGuest bool
-	// IsAdmin is set for server administrators.
-	IsAdmin bool
-	// ShadowBanned is set for users whose actions must look successful to them and reach nobody.
-	ShadowBanned bool
-	// AppserviceID is the id of the application service whose as_token was used, or "".
-	AppserviceID string
-	// RateLimitExempt is set where no rate limit applies (application services with rate_limited: false, overrides).
-	RateLimitExempt bool
-}
+// Requester is who makes a client request. It is shared between requests and must not be changed.
+type Requester = requester.Requester
 
 // Authenticator finds the user behind an access token. Package homeserver/account implements it.
 type Authenticator interface {
