@@ -168,22 +168,23 @@ CREATE TABLE profile_propagations (
     claimed_until_ts bigint NOT NULL DEFAULT 0
 );
 
-CREATE SEQUENCE account_data_stream_seq;
+SELECT create_stream('account_data');
 
 -- room_id is '' for global data. Removed data keeps its row, with content {}, so that clients hear of the removal.
 CREATE TABLE account_data (
-    user_nid  bigint NOT NULL,
-    room_id   text COLLATE "C" NOT NULL,
-    type      text COLLATE "C" NOT NULL,
-    stream_id bigint NOT NULL,
-    deleted   boolean NOT NULL DEFAULT false,
-    content   bytea NOT NULL,
+    user_nid   bigint NOT NULL,
+    room_id    text COLLATE "C" NOT NULL,
+    type       text COLLATE "C" NOT NULL,
+    stream_id  bigint NOT NULL,
+    writer_nid smallint NOT NULL,
+    deleted    boolean NOT NULL DEFAULT false,
+    content    bytea NOT NULL,
     PRIMARY KEY (user_nid, room_id, type)
 );
 CREATE INDEX account_data_user_stream ON account_data (user_nid, stream_id);
-CREATE INDEX account_data_stream ON account_data (stream_id);
+CREATE INDEX account_data_stream ON account_data (writer_nid, stream_id);
 
-CREATE SEQUENCE receipts_stream_seq;
+SELECT create_stream('receipts');
 
 -- thread_id is '' for unthreaded receipts, "main", or the id of a thread's root.
 CREATE TABLE receipts (
@@ -195,22 +196,25 @@ CREATE TABLE receipts (
     -- Null where the event is not known here, as may be for receipts of other servers' users.
     event_nid    bigint,
     stream_id    bigint NOT NULL,
+    writer_nid   smallint NOT NULL,
     data         bytea NOT NULL,
     PRIMARY KEY (room_nid, receipt_type, user_nid, thread_id)
 ) WITH (fillfactor = 70);
 CREATE INDEX receipts_room_stream ON receipts (room_nid, stream_id);
-CREATE INDEX receipts_stream ON receipts (stream_id);
+CREATE INDEX receipts_stream ON receipts (writer_nid, stream_id);
 CREATE INDEX receipts_user ON receipts (user_nid, room_nid);
 
-CREATE SEQUENCE caches_stream_seq;
+SELECT create_stream('caches');
 
 -- The caches stream: which entries of which mutable cache no longer hold. Rows older than a few days are pruned; a process
 -- that missed pruned rows drops its caches whole.
 CREATE TABLE cache_invalidations (
     stream_id  bigint PRIMARY KEY,
+    writer_nid smallint NOT NULL,
     cache_func text NOT NULL,
     -- Null for the whole cache.
     keys       text[],
     ts         bigint NOT NULL
 );
+CREATE INDEX cache_invalidations_stream ON cache_invalidations (writer_nid, stream_id);
 CREATE INDEX cache_invalidations_ts ON cache_invalidations (ts);
