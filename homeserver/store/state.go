@@ -5,10 +5,11 @@ import (
 
 	"github.com/weft-im/weft/homeserver/event"
 	"github.com/weft-im/weft/storage"
+	"github.com/weft-im/weft/storage/statetree"
 )
 
 // Root names an immutable state. Equal roots are equal states; the zero Root is the empty state.
-type Root = [32]byte
+type Root = statetree.Hash
 
 // StateFilter says which part of a state is wanted. A nil *StateFilter is all of it. The parts are added up.
 type StateFilter struct {

@@ -43,6 +43,8 @@ type EventRow struct {
 }
 
 // Events is the stream of events written to rooms. Its writers share the rooms among them by room id.
-var Events = replication.Stream[*EventRow]{
-	StreamInfo: replication.StreamInfo{Name: "events", Mode: replication.ShardedWriters},
+func Events() replication.Stream[*EventRow] {
+	return replication.Stream[*EventRow]{
+		StreamInfo: replication.StreamInfo{Name: "events", Mode: replication.ShardedWriters},
+	}
 }
