@@ -1,9 +1,7 @@
 package replication
 
-// Command is a line of the replication protocol.
-type Command interface {
-	// Name is the first word of the line, such as "RDATA".
-	Name() string
-	// appendArgs appends the rest of the line.
-	appendArgs(dst []byte) []byte
-}
+import "github.com/weft-im/weft/replication/wire"
+
+// Command is a line of the replication protocol: wire.UserSync, wire.FederationAck and so
+// on. Those that carry streams (RDATA, POSITION, REPLICATE) are the client's own business.
+type Command = wire.Command
