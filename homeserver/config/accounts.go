@@ -2,8 +2,8 @@ package config
 
 import "time"
 
-// Registration holds the options of new accounts.
-type Registration struct {
+// RegistrationOptions holds the options of new accounts.
+type RegistrationOptions struct {
 	// EnableRegistration lets anybody make an account. Defaults to false.
 	EnableRegistration bool `yaml:"enable_registration"`
 	// EnableRegistrationWithoutVerification allows it without email, captcha or token. Required with
@@ -75,8 +75,8 @@ type AllowedThreepid struct {
 	Pattern string `yaml:"pattern"`
 }
 
-// Login holds the options of passwords, sessions and tokens.
-type Login struct {
+// LoginOptions holds the options of passwords, sessions and tokens.
+type LoginOptions struct {
 	// PasswordConfig configures passwords.
 	PasswordConfig PasswordConfig `yaml:"password_config"`
 	// SessionLifetime is how long a login lasts, 0 for ever.
@@ -110,8 +110,8 @@ type PasswordMode string
 
 // The password modes.
 const (
-	PasswordOn          PasswordMode = "true"
-	PasswordOff         PasswordMode = "false"
+	PasswordOn         PasswordMode = "true"
+	PasswordOff        PasswordMode = "false"
 	PasswordOnlyReauth PasswordMode = "only_for_reauth"
 )
 
@@ -147,8 +147,8 @@ type LoginViaExistingSession struct {
 	TokenTimeout time.Duration `yaml:"token_timeout"`
 }
 
-// SSO holds the options of sign-in elsewhere.
-type SSO struct {
+// SSOOptions holds the options of sign-in elsewhere.
+type SSOOptions struct {
 	// OIDCProviders lists OpenID Connect providers.
 	OIDCProviders []map[string]any `yaml:"oidc_providers" later:"true"`
 	// OIDCConfig is the older form for one provider.

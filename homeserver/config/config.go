@@ -17,29 +17,29 @@ import (
 
 // Config is the whole configuration of one process.
 type Config struct {
-	Server
-	Rooms
-	Listening
-	Database
-	Replication
-	Worker
-	Federation
-	RateLimits
-	Registration
-	Login
-	SSO
-	Media
-	Push
-	Logging
-	Caching
+	ServerOptions
+	RoomsOptions
+	ListeningOptions
+	DatabaseOptions
+	ReplicationOptions
+	WorkerOptions
+	FederationOptions
+	RateLimitsOptions
+	RegistrationOptions
+	LoginOptions
+	SSOOptions
+	MediaOptions
+	PushOptions
+	LoggingOptions
+	CachingOptions
 
 	sources  []string
 	position map[string]Position
 	warnings []Warning
 }
 
-// Server holds the options of the server as a whole.
-type Server struct {
+// ServerOptions holds the options of the server as a whole.
+type ServerOptions struct {
 	// ServerName is the public name of the server, the part behind the colon of its user ids. It cannot change later.
 	// Required.
 	ServerName string `yaml:"server_name"`

@@ -1,7 +1,7 @@
 package config
 
-// Database holds the options of PostgreSQL.
-type Database struct {
+// DatabaseOptions holds the options of PostgreSQL.
+type DatabaseOptions struct {
 	// Database is the database, as Synapse writes it. Without it the server runs a private PostgreSQL of its own in
 	// data_dir.
 	Database *DatabaseConfig `yaml:"database"`

@@ -2,8 +2,8 @@ package config
 
 import "time"
 
-// Federation holds the options of talking to other servers, and of signing keys.
-type Federation struct {
+// FederationOptions holds the options of talking to other servers, and of signing keys.
+type FederationOptions struct {
 	// SigningKeyPath is the file with the server's signing keys ("ed25519 a_xxxx seed"). It is made where it is missing.
 	// Defaults to <server_name>.signing.key in data_dir.
 	SigningKeyPath string `yaml:"signing_key_path"`

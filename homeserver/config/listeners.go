@@ -1,7 +1,7 @@
 package config
 
-// Listening holds the sockets of a process.
-type Listening struct {
+// ListeningOptions holds the sockets of a process.
+type ListeningOptions struct {
 	// Listeners are the sockets of the main process. Workers use worker_listeners. Defaults to one HTTP listener on port
 	// 8008 of the loopback addresses with the resources client and federation.
 	Listeners []Listener `yaml:"listeners"`

@@ -2,8 +2,8 @@ package config
 
 import "time"
 
-// Media holds the options of the media repository.
-type Media struct {
+// MediaOptions holds the options of the media repository.
+type MediaOptions struct {
 	// EnableMediaRepo serves media in this process. Defaults to true.
 	EnableMediaRepo bool `yaml:"enable_media_repo" later:"true"`
 	// EnableAuthenticatedMedia hides media from requests without a token. Defaults to true.
@@ -76,8 +76,8 @@ type MediaRetention struct {
 	RemoteMediaLifetime time.Duration `yaml:"remote_media_lifetime"`
 }
 
-// Push holds the options of notifications.
-type Push struct {
+// PushOptions holds the options of notifications.
+type PushOptions struct {
 	// Push configures push notifications.
 	Push PushConfig `yaml:"push" later:"true"`
 	// Email configures mail.
@@ -96,8 +96,8 @@ type PushConfig struct {
 	JitterDelay time.Duration `yaml:"jitter_delay"`
 }
 
-// Logging holds the options of logs.
-type Logging struct {
+// LoggingOptions holds the options of logs.
+type LoggingOptions struct {
 	// LogConfig is the log configuration file: Python's logging.config in YAML, as Synapse uses it. Read are the level of
 	// root and of named loggers, and console and file handlers. Defaults to level INFO on standard error.
 	LogConfig string `yaml:"log_config"`
@@ -107,8 +107,8 @@ type Logging struct {
 	Verbose int `yaml:"verbose" unused:"use log_config"`
 }
 
-// Caching holds the options of caches.
-type Caching struct {
+// CachingOptions holds the options of caches.
+type CachingOptions struct {
 	// EventCacheSize is the number of events kept in memory, as a size. Defaults to 10K.
 	EventCacheSize Size `yaml:"event_cache_size"`
 	// Caches tunes caches.

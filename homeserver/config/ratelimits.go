@@ -1,41 +1,41 @@
 package config
 
-// RateLimits holds the rate limits, each a token bucket: per_second tokens come in, burst_count fit.
-type RateLimits struct {
-	// Message limits sending, by user. Defaults to 0.2 a second, burst 10.
-	Message Rate `yaml:"rc_message"`
-	// Registration limits registration, by address. Defaults to 0.17 a second, burst 3.
-	Registration Rate `yaml:"rc_registration"`
-	// RegistrationTokenValidity limits checks of registration tokens, by address. Defaults to 0.1 a second, burst 5.
-	RegistrationTokenValidity Rate `yaml:"rc_registration_token_validity"`
-	// Login limits logins.
-	Login LoginRates `yaml:"rc_login"`
-	// AdminRedaction limits redactions by administrators, by user. Without it rc_message applies.
-	AdminRedaction *Rate `yaml:"rc_admin_redaction"`
-	// Joins limits joins.
-	Joins JoinRates `yaml:"rc_joins"`
-	// JoinsPerRoom limits joins, by room. Defaults to 1 a second, burst 10.
-	JoinsPerRoom Rate `yaml:"rc_joins_per_room"`
-	// ThreepidValidation limits validation mails, by address. Defaults to 0.003 a second, burst 5.
-	ThreepidValidation Rate `yaml:"rc_3pid_validation"`
-	// Invites limits invites.
-	Invites InviteRates `yaml:"rc_invites"`
-	// ThirdPartyInvite limits third-party invites, by user. Defaults to 0.2 a second, burst 10.
-	ThirdPartyInvite Rate `yaml:"rc_third_party_invite"`
-	// MediaCreate limits creation of media ids, by user. Defaults to 10 a second, burst 50.
-	MediaCreate Rate `yaml:"rc_media_create"`
-	// Federation limits requests of other servers, by server.
+// RateLimitsOptions holds the rate limits, each a token bucket: per_second tokens come in, burst_count fit.
+type RateLimitsOptions struct {
+	// RCMessage limits sending, by user. Defaults to 0.2 a second, burst 10.
+	RCMessage Rate `yaml:"rc_message"`
+	// RCRegistration limits registration, by address. Defaults to 0.17 a second, burst 3.
+	RCRegistration Rate `yaml:"rc_registration"`
+	// RCRegistrationTokenValidity limits checks of registration tokens, by address. Defaults to 0.1 a second, burst 5.
+	RCRegistrationTokenValidity Rate `yaml:"rc_registration_token_validity"`
+	// RCLogin limits logins.
+	RCLogin LoginRates `yaml:"rc_login"`
+	// RCAdminRedaction limits redactions by administrators, by user. Without it rc_message applies.
+	RCAdminRedaction *Rate `yaml:"rc_admin_redaction"`
+	// RCJoins limits joins.
+	RCJoins JoinRates `yaml:"rc_joins"`
+	// RCJoinsPerRoom limits joins, by room. Defaults to 1 a second, burst 10.
+	RCJoinsPerRoom Rate `yaml:"rc_joins_per_room"`
+	// RCThreepidValidation limits validation mails, by address. Defaults to 0.003 a second, burst 5.
+	RCThreepidValidation Rate `yaml:"rc_3pid_validation"`
+	// RCInvites limits invites.
+	RCInvites InviteRates `yaml:"rc_invites"`
+	// RCThirdPartyInvite limits third-party invites, by user. Defaults to 0.2 a second, burst 10.
+	RCThirdPartyInvite Rate `yaml:"rc_third_party_invite"`
+	// RCMediaCreate limits creation of media ids, by user. Defaults to 10 a second, burst 50.
+	RCMediaCreate Rate `yaml:"rc_media_create"`
+	// RCFederation limits requests of other servers, by server.
 	RCFederation FederationRates `yaml:"rc_federation" later:"true"`
-	// Presence limits changes of presence.
+	// RCPresence limits changes of presence.
 	RCPresence PresenceRates `yaml:"rc_presence"`
-	// DelayedEventManagement limits changes of delayed events, by user. Defaults to 1 a second, burst 5.
-	DelayedEventManagement Rate `yaml:"rc_delayed_event_mgmt"`
-	// Reports limits reports of users and rooms, by user. Defaults to 1 a second, burst 5.
-	Reports Rate `yaml:"rc_reports"`
-	// RoomCreation limits creation of rooms, by user. Defaults to 0.016 a second, burst 10.
-	RoomCreation Rate `yaml:"rc_room_creation"`
-	// KeyRequests limits requests for keys of devices, by user. Defaults to 20 a second, burst 100.
-	KeyRequests Rate `yaml:"rc_key_requests"`
+	// RCDelayedEventManagement limits changes of delayed events, by user. Defaults to 1 a second, burst 5.
+	RCDelayedEventManagement Rate `yaml:"rc_delayed_event_mgmt"`
+	// RCReports limits reports of users and rooms, by user. Defaults to 1 a second, burst 5.
+	RCReports Rate `yaml:"rc_reports"`
+	// RCRoomCreation limits creation of rooms, by user. Defaults to 0.016 a second, burst 10.
+	RCRoomCreation Rate `yaml:"rc_room_creation"`
+	// RCKeyRequests limits requests for keys of devices, by user. Defaults to 20 a second, burst 100.
+	RCKeyRequests Rate `yaml:"rc_key_requests"`
 }
 
 // Rate is one limit.

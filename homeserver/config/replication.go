@@ -1,7 +1,7 @@
 package config
 
-// Replication holds the options of Redis and of the roles of processes.
-type Replication struct {
+// ReplicationOptions holds the options of Redis and of the roles of processes.
+type ReplicationOptions struct {
 	// Redis is the bus between processes.
 	Redis Redis `yaml:"redis"`
 	// InstanceMap names where each process's HTTP replication listener is. "main" is the main process.
@@ -125,8 +125,8 @@ type StreamWriters struct {
 	QuarantinedMediaChanges Names `yaml:"quarantined_media_changes"`
 }
 
-// Worker holds the options of one worker process, found in its own file.
-type Worker struct {
+// WorkerOptions holds the options of one worker process, found in its own file.
+type WorkerOptions struct {
 	// App is what the process runs: "synapse.app.generic_worker" or plain "generic_worker" and so on. Without it, or
 	// with "synapse.app.homeserver", the process is main.
 	App string `yaml:"worker_app"`

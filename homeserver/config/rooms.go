@@ -2,8 +2,8 @@ package config
 
 import "time"
 
-// Rooms holds the options of rooms, the room directory and the user directory.
-type Rooms struct {
+// RoomsOptions holds the options of rooms, the room directory and the user directory.
+type RoomsOptions struct {
 	// DefaultRoomVersion is the version of new rooms. Defaults to "12", which the specification recommends.
 	DefaultRoomVersion string `yaml:"default_room_version"`
 	// EnableRoomListSearch allows search of the room directory. Defaults to true.
