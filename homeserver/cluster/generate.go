@@ -104,9 +104,8 @@ func (g *generator) run() (*plan, error) {
 		ownPath := filepath.Join(g.confDir, proc.Name+".yaml")
 		switch proc.App {
 		case AppRouter:
-			c.address = "http://" + g.cfg.Listen[0]
-			c.args = []string{"-c", ownPath}
-			err = writeYAML(ownPath, g.routerOptions())
+			c.args = []string{"-c", sharedPath, "-c", ownPath}
+			err = writeYAML(ownPath, g.routerOptions(proc))
 		case AppHomeserver:
 			c.args = []string{"-c", sharedPath}
 		default:
@@ -162,6 +161,10 @@ func (g *generator) shared() (map[string]any, error) {
 	if g.cfg.Redis == nil {
 		delete(out, "redis")
 	}
+	if len(g.cfg.ListenTLS) > 0 {
+		out["tls_certificate_path"] = g.cfg.TLSCertificatePath
+		out["tls_private_key_path"] = g.cfg.TLSPrivateKeyPath
+	}
 	maps.Copy(out, secrets)
 	for _, p := range g.t.Processes {
 		if p.App == AppHomeserver {
@@ -196,7 +199,7 @@ func (g *generator) listener(name string, resources ...string) map[string]any {
 	}
 }
 
-// publicListeners are those of a main process that stands alone, without a router.
+// publicListeners are those of the router, or of a main process that stands alone.
 func (g *generator) publicListeners() []map[string]any {
 	var out []map[string]any
 	add := func(addr string, tls bool) {
@@ -207,8 +210,6 @@ func (g *generator) publicListeners() []map[string]any {
 		}
 		if tls {
 			l["tls"] = true
-			l["tls_certificate_path"] = g.cfg.TLSCertificatePath
-			l["tls_private_key_path"] = g.cfg.TLSPrivateKeyPath
 		}
 		out = append(out, l)
 	}
@@ -221,36 +222,35 @@ func (g *generator) publicListeners() []map[string]any {
 	return out
 }
 
-func (g *generator) routerOptions() map[string]any {
+// routerOptions are those of the router: what it listens on, and the processes behind it.
+func (g *generator) routerOptions(p Process) map[string]any {
 	var upstreams []any
-	for _, p := range g.t.Processes {
-		carries := p.App == AppHomeserver || p.App == AppGenericWorker || len(p.Groups) > 0
+	for _, u := range g.t.Processes {
+		carries := u.App == AppHomeserver || u.App == AppGenericWorker || len(u.Groups) > 0
 		if !carries {
 			continue
 		}
-		u := map[string]any{"name": p.Name, "url": "unix:" + g.socket(p.Name)}
-		if p.App == AppHomeserver {
-			u["main"] = true
+		upstream := map[string]any{"name": u.Name, "url": "unix:" + g.socket(u.Name)}
+		if u.App == AppHomeserver {
+			upstream["main"] = true
 		}
-		if len(p.Groups) > 0 {
-			u["groups"] = p.Groups
+		if len(u.Groups) > 0 {
+			upstream["groups"] = u.Groups
 		}
-		upstreams = append(upstreams, u)
+		upstreams = append(upstreams, upstream)
 	}
-	var listeners []any
-	for _, a := range g.cfg.Listen {
-		listeners = append(listeners, map[string]any{"address": a})
+	listeners := []any{g.listener(p.Name, "metrics", "health")}
+	for _, l := range g.publicListeners() {
+		listeners = append(listeners, l)
 	}
-	for _, a := range g.cfg.ListenTLS {
-		listeners = append(listeners, map[string]any{
-			"address": a, "tls_certificate_path": g.cfg.TLSCertificatePath, "tls_private_key_path": g.cfg.TLSPrivateKeyPath,
-		})
+	out := map[string]any{
+		"worker_app":       p.App,
+		"worker_name":      p.Name,
+		"worker_listeners": listeners,
+		"router":           map[string]any{"upstreams": upstreams},
 	}
-	return map[string]any{
-		"listeners":      listeners,
-		"upstreams":      upstreams,
-		"stream_writers": g.t.streamWriters(),
-	}
+	maps.Copy(out, p.Options)
+	return out
 }
 
 // maxSocketDir leaves room for the longest socket name: the path of a unix socket has at most 107 bytes.
