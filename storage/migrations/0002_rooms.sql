@@ -25,50 +25,68 @@ CREATE TABLE rooms (
 );
 CREATE INDEX rooms_public ON rooms (room_nid) WHERE is_public;
 
--- The end of each room's graph: one narrow, hot row, compared and set by the transaction that extends the room.
+-- The end of each room's graph: one narrow, hot row, compared and set by the transaction that extends the room. A room
+-- without one is known only from invites, knocks or events that others refer to.
 CREATE TABLE room_heads (
     room_nid       bigint PRIMARY KEY,
+    -- Counts the transactions that wrote to the room.
     generation     bigint NOT NULL,
     extremities    bigint[] NOT NULL,
+    -- Root of the current state, resolved over the extremities; empty for the empty state.
     state_root     bytea NOT NULL,
     depth          bigint NOT NULL,
+    -- The greatest number of an event of the room. Numbers are given out once, so it also tells a transaction whether it
+    -- was the one that set this row.
     last_event_nid bigint NOT NULL
 ) WITH (fillfactor = 50);
 
-CREATE SEQUENCE events_stream_seq;
-CREATE SEQUENCE events_backfill_seq;
+SELECT create_stream('events');
+SELECT create_stream('backfill');
 
--- An event's number is its position in the events stream: positive for live events, negative for history.
--- Rows never change once written, except that txn_device and txn_id are cleared when retries are no longer honoured.
+-- An event's number is its position in the events stream: positive for live events, negative for history (the negative
+-- of its position in the backfill stream). Rows never change once written, except that an outlier whose place in the
+-- room becomes known loses the flag and gets a state_root, and that txn_device and txn_id are cleared when retries are
+-- no longer honoured.
 CREATE TABLE events (
     event_nid        bigint PRIMARY KEY,
     room_nid         bigint NOT NULL,
-    event_id         text COLLATE "C" NOT NULL UNIQUE,
-    writer_nid       smallint NOT NULL,
-    -- 1 outlier, 2 rejected, 4 soft-failed.
-    flags            smallint NOT NULL DEFAULT 0,
-    type             text NOT NULL,
-    state_key_nid    bigint,
     sender_nid       bigint NOT NULL,
+    state_key_nid    bigint,
     depth            bigint NOT NULL,
     origin_server_ts bigint NOT NULL,
     received_ts      bigint NOT NULL,
-    -- Root of the room's state before the event; null for outliers.
+    -- Length of the longest path of auth events from the event to m.room.create.
+    auth_depth       integer NOT NULL,
+    writer_nid       smallint NOT NULL,
+    -- 1 outlier, 2 rejected, 4 soft-failed.
+    flags            smallint NOT NULL,
+    event_id         text COLLATE "C" NOT NULL UNIQUE,
+    type             text COLLATE "C" NOT NULL,
+    -- Root of the room's state before the event; null for outliers and for the empty state.
     state_root       bytea,
-    txn_device       text,
-    txn_id           text,
+    txn_device       text COLLATE "C",
+    txn_id           text COLLATE "C",
     json             bytea NOT NULL
 );
-ALTER TABLE events ALTER COLUMN json SET COMPRESSION lz4;
+ALTER TABLE events ALTER COLUMN state_root SET STORAGE PLAIN;
 CREATE INDEX events_room_order ON events (room_nid, event_nid);
-CREATE INDEX events_room_depth ON events (room_nid, depth, event_nid);
 CREATE UNIQUE INDEX events_txn ON events (room_nid, sender_nid, txn_device, txn_id) WHERE txn_id IS NOT NULL;
+
+-- Which state events name which in their auth_events, for walks from an event to those it authorises.
+CREATE TABLE event_auth (
+    auth_nid  bigint NOT NULL,
+    event_nid bigint NOT NULL,
+    PRIMARY KEY (auth_nid, event_nid)
+);
 
 -- Which event takes the content out of which; the redacted event may arrive later than the redaction.
 CREATE TABLE redactions (
     redacts       text COLLATE "C" NOT NULL,
     redaction_nid bigint NOT NULL,
     room_nid      bigint NOT NULL,
+    -- Whether the redaction is to be applied: the sender has the power to redact anything, or it is known that the
+    -- redacted event came from the same server.
+    allowed       boolean NOT NULL,
     PRIMARY KEY (redacts, redaction_nid)
 );
 
@@ -78,9 +96,10 @@ CREATE TABLE current_state (
     state_key_nid bigint NOT NULL,
     event_nid     bigint NOT NULL,
     PRIMARY KEY (room_nid, state_key_nid)
-);
+) WITH (fillfactor = 80);
 
--- The current m.room.member event of each user of a room, plus invites and knocks whose room this server is not in.
+-- The current m.room.member event of each user of a room, plus invites and knocks of local users to rooms this server is
+-- not in.
 CREATE TABLE memberships (
     room_nid     bigint NOT NULL,
     user_nid     bigint NOT NULL,
@@ -89,12 +108,12 @@ CREATE TABLE memberships (
     event_nid    bigint NOT NULL,
     sender_nid   bigint NOT NULL,
     is_local     boolean NOT NULL,
+    forgotten    boolean NOT NULL DEFAULT false,
     display_name text,
     avatar_url   text,
-    forgotten    boolean NOT NULL DEFAULT false,
     PRIMARY KEY (room_nid, user_nid)
-);
-CREATE INDEX memberships_user ON memberships (user_nid, membership);
+) WITH (fillfactor = 80);
+CREATE INDEX memberships_user ON memberships (user_nid);
 CREATE INDEX memberships_local ON memberships (room_nid, user_nid) WHERE is_local AND membership = 2;
 
 -- What a room shows of itself: directory lists, summaries and spaces read this one row.
@@ -104,9 +123,9 @@ CREATE TABLE room_stats (
     invited            integer NOT NULL DEFAULT 0,
     local_joined       integer NOT NULL DEFAULT 0,
     state_events       integer NOT NULL DEFAULT 0,
+    federate           boolean NOT NULL DEFAULT true,
     creator            text,
     room_type          text,
-    federate           boolean NOT NULL DEFAULT true,
     name               text,
     topic              text,
     avatar_url         text,
@@ -117,7 +136,7 @@ CREATE TABLE room_stats (
     encryption         text
 ) WITH (fillfactor = 50);
 
--- State shown to a user who is invited or has knocked and cannot read the room.
+-- State shown to a user who is invited or has knocked and cannot read the room: a JSON array of stripped events.
 CREATE TABLE stripped_state (
     event_nid bigint PRIMARY KEY,
     state     bytea NOT NULL

@@ -1,0 +1,227 @@
+package storage
+
+import (
+	"context"
+	"fmt"
+	"math"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// Event is a row of events as it is read: with the id of the room, the names of state key and sender left to the JSON,
+// and the redaction that applies to it.
+type Event struct {
+	NID            EventNID
+	RoomNID        RoomNID
+	SenderNID      UserNID
+	StateKeyNID    StateKeyNID // 0 if it is no state event
+	Depth          int64
+	OriginServerTS int64
+	ReceivedTS     int64
+	AuthDepth      int32
+	WriterNID      WriterNID
+	// Flags are 1 outlier, 2 rejected, 4 soft-failed.
+	Flags   int16
+	EventID string
+	// StateRoot is the root of the state before the event; empty for outliers and for the empty state.
+	StateRoot []byte
+	// TxnDevice and TxnID are "" where there are none.
+	TxnDevice, TxnID string
+	JSON             []byte
+	// RedactionNID is the first redaction that applies to the event, 0 if there is none.
+	RedactionNID EventNID
+}
+
+// The events a query yields are aliased e. The redaction is one probe of redactions_pkey an event.
+const eventColumns = `e.event_nid, e.room_nid, e.sender_nid, coalesce(e.state_key_nid, 0), e.depth, e.origin_server_ts,
+    e.received_ts, e.auth_depth, e.writer_nid, e.flags, e.event_id, e.state_root, coalesce(e.txn_device, ''),
+    coalesce(e.txn_id, ''), e.json,
+    coalesce((SELECT r.redaction_nid FROM redactions r
+        WHERE r.redacts = e.event_id AND r.room_nid = e.room_nid AND r.allowed ORDER BY r.redaction_nid LIMIT 1), 0)`
+
+func scanEvent(row pgx.CollectableRow) (Event, error) {
+	var e Event
+	err := row.Scan(&e.NID, &e.RoomNID, &e.SenderNID, &e.StateKeyNID, &e.Depth, &e.OriginServerTS, &e.ReceivedTS,
+		&e.AuthDepth, &e.WriterNID, &e.Flags, &e.EventID, &e.StateRoot, &e.TxnDevice, &e.TxnID, &e.JSON, &e.RedactionNID)
+	return e, err
+}
+
+func queryEvents(ctx context.Context, q Querier, sql string, args ...any) ([]Event, error) {
+	rows, err := q.Query(ctx, sql, args...)
+	if err != nil {
+		return nil, fmt.Errorf("get events: %w", TranslateError(err))
+	}
+	events, err := pgx.CollectRows(rows, scanEvent)
+	if err != nil {
+		return nil, fmt.Errorf("get events: %w", TranslateError(err))
+	}
+	return events, nil
+}
+
+// By the primary key.
+const getEventsSQL = `SELECT ` + eventColumns + ` FROM events e WHERE e.event_nid = ANY($1::bigint[])`
+
+// GetEvents returns events by number, in no order.
+func GetEvents(ctx context.Context, q Querier, nids []EventNID) ([]Event, error) {
+	return queryEvents(ctx, q, getEventsSQL, int64s(nids))
+}
+
+// By the unique index on event_id.
+const lookupEventsSQL = `SELECT ` + eventColumns + ` FROM events e WHERE e.event_id = ANY($1::text[])`
+
+// LookupEvents returns events by event id, in no order.
+func LookupEvents(ctx context.Context, q Querier, ids []string) ([]Event, error) {
+	return queryEvents(ctx, q, lookupEventsSQL, ids)
+}
+
+// Txn names the request of a device.
+type Txn struct {
+	RoomNID   RoomNID
+	SenderNID UserNID
+	Device    string
+	ID        string
+}
+
+// By events_txn: one row a transaction at most. The planner is kept from anything but a probe for each by the lateral
+// limit.
+const lookupTxnsSQL = `
+SELECT e.event_nid, e.room_nid, e.sender_nid, e.txn_device, e.txn_id, e.event_id
+FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::text[]) AS t(room_nid, sender_nid, txn_device, txn_id)
+CROSS JOIN LATERAL (
+    SELECT * FROM events e
+    WHERE e.room_nid = t.room_nid AND e.sender_nid = t.sender_nid AND e.txn_device = t.txn_device AND e.txn_id = t.txn_id
+    LIMIT 1
+) e`
+
+// SentEvent is an event that a request has written.
+type SentEvent struct {
+	Txn
+	EventNID EventNID
+	EventID  string
+}
+
+// LookupTxns returns the events that requests have written, in no order.
+func LookupTxns(ctx context.Context, q Querier, txns []Txn) ([]SentEvent, error) {
+	rows, err := q.Query(ctx, lookupTxnsSQL, txnArgs(txns)...)
+	if err != nil {
+		return nil, fmt.Errorf("look up %d transaction ids: %w", len(txns), TranslateError(err))
+	}
+	sent, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (s SentEvent, err error) {
+		err = row.Scan(&s.EventNID, &s.RoomNID, &s.SenderNID, &s.Device, &s.Txn.ID, &s.EventID)
+		return s, err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("look up %d transaction ids: %w", len(txns), TranslateError(err))
+	}
+	return sent, nil
+}
+
+func txnArgs(txns []Txn) []any {
+	rooms, senders := make([]int64, len(txns)), make([]int64, len(txns))
+	devices, ids := make([]string, len(txns)), make([]string, len(txns))
+	for i, t := range txns {
+		rooms[i], senders[i], devices[i], ids[i] = int64(t.RoomNID), int64(t.SenderNID), t.Device, t.ID
+	}
+	return []any{rooms, senders, devices, ids}
+}
+
+// TimelineQuery asks for events of a room by number: After < nid <= UpTo. Outliers, rejected and soft-failed events are
+// left out.
+type TimelineQuery struct {
+	Room        RoomNID
+	After, UpTo EventNID
+	// Backwards gives the greatest numbers first.
+	Backwards bool
+	// Limit bounds the events returned.
+	Limit int
+}
+
+// By events_room_order: Limit rows and those left out between them.
+const (
+	timelineForwardsSQL = `SELECT ` + eventColumns + ` FROM events e
+WHERE e.room_nid = $1 AND e.event_nid > $2 AND e.event_nid <= $3 AND e.flags = 0 ORDER BY e.event_nid LIMIT $4`
+	timelineBackwardsSQL = `SELECT ` + eventColumns + ` FROM events e
+WHERE e.room_nid = $1 AND e.event_nid > $2 AND e.event_nid <= $3 AND e.flags = 0 ORDER BY e.event_nid DESC LIMIT $4`
+)
+
+// Timeline returns events of a room in the order asked for.
+func Timeline(ctx context.Context, q Querier, t TimelineQuery) ([]Event, error) {
+	sql := timelineForwardsSQL
+	if t.Backwards {
+		sql = timelineBackwardsSQL
+	}
+	return queryEvents(ctx, q, sql, int64(t.Room), int64(t.After), int64(t.UpTo), t.Limit)
+}
+
+// By events_room_order: limit rows a room.
+const recentEventsSQL = `
+SELECT ` + eventColumns + `
+FROM unnest($1::bigint[]) AS w(room_nid)
+CROSS JOIN LATERAL (
+    SELECT * FROM events e
+    WHERE e.room_nid = w.room_nid AND e.event_nid > $2 AND e.event_nid <= $3 AND e.flags = 0
+    ORDER BY e.event_nid DESC LIMIT $4
+) e`
+
+// RecentEvents returns for each room the newest events with after < nid <= upTo, at most limit each, in no order.
+func RecentEvents(ctx context.Context, q Querier, rooms []RoomNID, after, upTo EventNID, limit int) ([]Event, error) {
+	return queryEvents(ctx, q, recentEventsSQL, int64s(rooms), int64(after), int64(upTo), limit)
+}
+
+// By the primary key, over the numbers of all writers in the range: those of the others are read and left out.
+const writerEventsSQL = `SELECT ` + eventColumns + ` FROM events e
+WHERE e.event_nid > $1 AND e.event_nid <= $2 AND e.writer_nid = $3 ORDER BY e.event_nid LIMIT $4`
+
+// WriterEvents returns the events of one writer with after < nid <= upTo in order of number, at most limit.
+func WriterEvents(ctx context.Context, q Querier, writer WriterNID, after, upTo EventNID, limit int) ([]Event, error) {
+	return queryEvents(ctx, q, writerEventsSQL, int64(after), int64(upTo), int16(writer), limit)
+}
+
+// By the primary key of event_auth: as many rows as events name one of those given.
+const authorisedBySQL = `
+SELECT a.auth_nid, a.event_nid FROM event_auth a WHERE a.auth_nid = ANY($1::bigint[])`
+
+// AuthEdge says that an event names another in its auth_events.
+type AuthEdge struct {
+	AuthNID  EventNID `db:"auth_nid"`
+	EventNID EventNID `db:"event_nid"`
+}
+
+// AuthorisedBy returns the state events that name one of those given in their auth_events.
+func AuthorisedBy(ctx context.Context, q Querier, nids []EventNID) ([]AuthEdge, error) {
+	rows, err := q.Query(ctx, authorisedBySQL, int64s(nids))
+	if err != nil {
+		return nil, fmt.Errorf("get events authorised by %d events: %w", len(nids), TranslateError(err))
+	}
+	edges, err := pgx.CollectRows(rows, pgx.RowToStructByName[AuthEdge])
+	if err != nil {
+		return nil, fmt.Errorf("get events authorised by %d events: %w", len(nids), TranslateError(err))
+	}
+	return edges, nil
+}
+
+// By the primary key of redactions: the redactions of the events that may not be applied yet.
+const pendingRedactionsSQL = `
+SELECT redacts, redaction_nid FROM redactions WHERE redacts = ANY($1::text[]) AND room_nid = $2 AND NOT allowed`
+
+// PendingRedaction is a redaction that arrived before what it redacts.
+type PendingRedaction struct {
+	Redacts      string   `db:"redacts"`
+	RedactionNID EventNID `db:"redaction_nid"`
+}
+
+// PendingRedactions returns the redactions of events that are not known to be allowed.
+func PendingRedactions(ctx context.Context, q Querier, room RoomNID, eventIDs []string) ([]PendingRedaction, error) {
+	rows, err := q.Query(ctx, pendingRedactionsSQL, eventIDs, int64(room))
+	if err != nil {
+		return nil, fmt.Errorf("get pending redactions: %w", TranslateError(err))
+	}
+	out, err := pgx.CollectRows(rows, pgx.RowToStructByName[PendingRedaction])
+	if err != nil {
+		return nil, fmt.Errorf("get pending redactions: %w", TranslateError(err))
+	}
+	return out, nil
+}
+
+// MaxEventNID is the number above those of all events.
+const MaxEventNID EventNID = math.MaxInt64
