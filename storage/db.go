@@ -125,6 +125,8 @@ type RetryPolicy struct {
 	Attempts int
 	// Report, if set, is told each failure and the wait that follows.
 	Report func(err error, next time.Duration)
+
+	retry func(err error) bool
 }
 
 // Retry calls fn until it succeeds or fails with an error that is neither
@@ -138,10 +140,13 @@ func Retry(ctx context.Context, p RetryPolicy, fn func(ctx context.Context) erro
 	if p.Max == 0 {
 		p.Max = 2 * time.Second
 	}
+	if p.retry == nil {
+		p.retry = func(err error) bool { return IsTransient(err) || IsRetryable(err) }
+	}
 	wait := p.First
 	for attempt := 1; ; attempt++ {
 		err := fn(ctx)
-		if err == nil || attempt == p.Attempts || !IsTransient(err) && !IsRetryable(err) {
+		if err == nil || attempt == p.Attempts || !p.retry(err) {
 			return err
 		}
 		if p.Report != nil {
