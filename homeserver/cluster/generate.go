@@ -30,10 +30,13 @@ type Config struct {
 	TLSPrivateKeyPath  string
 	// BinDir holds the programs, one named like each app. Required.
 	BinDir string
-	// DatabaseArgs are database.args of the configuration. Required unless the topology has them.
+	// DatabaseArgs are database.args of the configuration. Defaults to a private PostgreSQL.
 	DatabaseArgs map[string]any
-	// Redis is the redis section of the configuration. Required unless the topology has one.
+	// Redis is the redis section of the configuration. Defaults to a private Redis where there is more than
+	// one process.
 	Redis map[string]any
+	// LogToStderr passes the logs of all processes on to standard error instead of one file a process.
+	LogToStderr bool
 }
 
 // command is how to start one process.

@@ -167,7 +167,7 @@ func (s *Supervisor) keepRunning(ctx context.Context, fork *forker, index int, c
 	const minBackoff, maxBackoff, steady = 100 * time.Millisecond, 10 * time.Second, 30 * time.Second
 	backoff := minBackoff
 	for restarts := 0; ; restarts++ {
-		logFile, err := os.OpenFile(c.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+		logFile, err := s.openLog(c)
 		if err != nil {
 			return fmt.Errorf("open log of %s: %w", c.process.Name, err)
 		}
@@ -211,6 +211,18 @@ func (s *Supervisor) keepRunning(ctx context.Context, fork *forker, index int, c
 			backoff = min(2*backoff, maxBackoff)
 		}
 	}
+}
+
+// openLog returns where a process writes its log: a file of its own or a copy of our standard error.
+func (s *Supervisor) openLog(c command) (*os.File, error) {
+	if !s.cfg.LogToStderr {
+		return os.OpenFile(c.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	}
+	fd, err := syscall.Dup(int(os.Stderr.Fd()))
+	if err != nil {
+		return nil, fmt.Errorf("duplicate standard error: %w", err)
+	}
+	return os.NewFile(uintptr(fd), "stderr"), nil
 }
 
 // terminate asks a process to drain, and kills it when it takes too long.

@@ -1,0 +1,91 @@
+// Command complement is the entry point of a Complement container: one homeserver, named by SERVER_NAME, on
+// ports 8008 (HTTP) and 8448 (HTTPS). With WEFT_WORKERS=1 it is the default cluster of workers behind the
+// router, otherwise a single process. All data is in /data, so that a committed container goes on from it.
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+
+	"github.com/rs/zerolog"
+
+	"github.com/weft-im/weft/homeserver/cluster"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx); err != nil {
+		fmt.Fprintln(os.Stderr, "complement:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context) error {
+	const dir, ca = "/data", "/complement/ca"
+	serverName := os.Getenv("SERVER_NAME")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return fmt.Errorf("make data directory: %w", err)
+	}
+	cert, key, err := issueCertificate(dir, ca, serverName)
+	if err != nil {
+		return err
+	}
+	executable, err := os.Executable()
+	if err != nil {
+		return fmt.Errorf("find the programs: %w", err)
+	}
+	topology := cluster.Default()
+	if os.Getenv("WEFT_WORKERS") == "" {
+		topology.Processes = []cluster.Process{{Name: "master", App: cluster.AppHomeserver}}
+	}
+	topology.ServerName = serverName
+	topology.Options = options(ca)
+	s, err := cluster.New(cluster.Config{
+		Dir: dir, Topology: topology, BinDir: filepath.Dir(executable),
+		Listen: []string{"0.0.0.0:8008"}, ListenTLS: []string{"0.0.0.0:8448"},
+		TLSCertificatePath: cert, TLSPrivateKeyPath: key,
+		LogToStderr: true,
+	}, zerolog.New(os.Stderr).With().Timestamp().Logger())
+	if err != nil {
+		return err
+	}
+	return s.Run(ctx)
+}
+
+// options open what a test suite needs open: registration, no rate limits, private addresses.
+func options(ca string) map[string]any {
+	unlimited := map[string]any{"per_second": 1e6, "burst_count": 1e6}
+	options := map[string]any{
+		"enable_registration":                      true,
+		"enable_registration_without_verification": true,
+		"registration_shared_secret":               "complement",
+		"allow_guest_access":                       true,
+		"federation_custom_ca_list":                []string{filepath.Join(ca, "ca.crt")},
+		"federation_ip_range_blacklist":            []string{},
+		"ip_range_blacklist":                       []string{},
+		"url_preview_enabled":                      true,
+		"url_preview_ip_range_blacklist":           []string{},
+		"allow_public_rooms_over_federation":       true,
+		"allow_public_rooms_without_auth":          true,
+		"bcrypt_rounds":                            4,
+		"rc_message":                               unlimited,
+		"rc_registration":                          unlimited,
+		"rc_admin_redaction":                       unlimited,
+		"rc_login":                                 map[string]any{"address": unlimited, "account": unlimited, "failed_attempts": unlimited},
+		"rc_joins":                                 map[string]any{"local": unlimited, "remote": unlimited},
+		"rc_joins_per_room":                        unlimited,
+		"rc_invites":                               map[string]any{"per_room": unlimited, "per_user": unlimited, "per_issuer": unlimited},
+		"rc_3pid_validation":                       unlimited,
+		"rc_presence":                              map[string]any{"per_user": unlimited},
+		"federation_rr_transactions_per_room_per_second": 9999,
+	}
+	if files, _ := filepath.Glob("/complement/appservice/*.yaml"); len(files) > 0 {
+		options["app_service_config_files"] = files
+	}
+	return options
+}
