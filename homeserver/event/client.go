@@ -1,6 +1,9 @@
 package event
 
-import "encoding/json"
+import (
+	"encoding/json"
+	"strconv"
+)
 
 // ClientOptions says how AppendClient writes an event.
 type ClientOptions struct {
@@ -30,5 +33,94 @@ type ClientOptions struct {
 
 // AppendClient appends the event as JSON of the client-server API. The content is copied verbatim; redacts of an
 // m.room.redaction is written both at the top level and into content, whatever the room version (room version 11,
-// "Moving the redacts property"). The event's own Unsigned is not used: it comes from another server.
-func AppendClient(dst []byte, e *Event, o ClientOptions) []byte { panic("not yet") }
+// "Moving the redacts property"). The event's own Unsigned is not used: it comes from another server. Strings of o must
+// be valid UTF-8.
+func AppendClient(dst []byte, e *Event, o ClientOptions) []byte {
+	dst = append(dst, `{"content":`...)
+	redacts := e.Redacts()
+	if redacts != "" && !e.version.RedactsInContent {
+		dst = appendWith(dst, e.Content(), "redacts", e.bytes(e.redacts))
+	} else {
+		dst = append(dst, e.Content()...)
+	}
+	if !o.Stripped {
+		dst = append(dst, `,"event_id":`...)
+		dst = appendQuoted(dst, e.id)
+		dst = append(dst, `,"origin_server_ts":`...)
+		dst = strconv.AppendInt(dst, e.originServerTS, 10)
+		if redacts != "" {
+			dst = append(dst, `,"redacts":`...)
+			dst = appendQuoted(dst, redacts)
+		}
+		if !o.OmitRoomID {
+			dst = append(dst, `,"room_id":`...)
+			dst = appendQuoted(dst, e.roomID)
+		}
+	}
+	dst = append(dst, `,"sender":`...)
+	dst = appendQuoted(dst, e.sender)
+	if e.isState {
+		dst = append(dst, `,"state_key":`...)
+		dst = appendQuoted(dst, e.stateKey)
+	}
+	dst = append(dst, `,"type":`...)
+	dst = appendQuoted(dst, e.typ)
+	if !o.Stripped {
+		dst = appendUnsigned(dst, e, &o)
+	}
+	return append(dst, '}')
+}
+
+// appendUnsigned appends the unsigned member, if it would have any members of its own.
+func appendUnsigned(dst []byte, e *Event, o *ClientOptions) []byte {
+	const head = `,"unsigned":{`
+	mark := len(dst)
+	dst = append(dst, head...)
+	start := len(dst)
+	key := func(k string) {
+		if len(dst) > start {
+			dst = append(dst, ',')
+		}
+		dst = append(dst, k...)
+	}
+	if o.NowTS != 0 {
+		key(`"age":`)
+		dst = strconv.AppendInt(dst, o.NowTS-e.originServerTS, 10)
+	}
+	if len(o.Relations) > 0 {
+		key(`"m.relations":`)
+		dst = append(dst, o.Relations...)
+	}
+	if o.Membership != "" {
+		key(`"membership":`)
+		dst = appendQuoted(dst, o.Membership)
+	}
+	if len(o.PrevContent) > 0 {
+		key(`"prev_content":`)
+		dst = append(dst, o.PrevContent...)
+	}
+	if o.PrevSender != "" {
+		key(`"prev_sender":`)
+		dst = appendQuoted(dst, o.PrevSender)
+	}
+	if len(o.RedactedBecause) > 0 {
+		key(`"redacted_because":`)
+		dst = append(dst, o.RedactedBecause...)
+	}
+	if o.ReplacesState != "" {
+		key(`"replaces_state":`)
+		dst = appendQuoted(dst, o.ReplacesState)
+	}
+	if o.TransactionID != "" {
+		key(`"transaction_id":`)
+		dst = appendQuoted(dst, o.TransactionID)
+	}
+	if len(o.ExtraUnsigned) > 0 {
+		key("")
+		dst = append(dst, o.ExtraUnsigned...)
+	}
+	if len(dst) == start {
+		return dst[:mark]
+	}
+	return append(dst, '}')
+}

@@ -63,8 +63,9 @@ type Event struct {
 	hashMismatch, redacted        bool
 	depth, originServerTS         int64
 
-	content, prev, auth, hashes, signatures, redacts span
-	unsigned                                         json.RawMessage
+	// Values in raw; unsignedAt is zero unless the event was loaded with unsigned.
+	content, prev, auth, hashes, signatures, redacts, unsignedAt span
+	unsigned                                                     json.RawMessage
 
 	refs  atomic.Pointer[eventRefs]
 	power atomic.Pointer[levels]

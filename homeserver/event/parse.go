@@ -1,42 +1,143 @@
 package event
 
+import (
+	"bytes"
+	"fmt"
+	"strings"
+)
+
 // Parse reads an event as it came over the network. It canonicalises the JSON, checks the format of the room version
 // (fields, sizes, number ranges), computes the event id, and verifies the content hash: an event whose hash does not
 // match comes back redacted, with HashMismatch set. Signatures are VerifySignatures' business. unsigned is taken out of
 // the event's JSON and kept aside.
 //
-// Errors are *FormatError; raw is not kept.
-func Parse(v *Version, raw []byte) (*Event, error) { panic("not yet") }
+// A U+0000 in an id, the type or the state key is refused, as PostgreSQL cannot hold it. Errors are *FormatError; raw is
+// not kept.
+func Parse(v *Version, raw []byte) (*Event, error) {
+	canonical, err := v.Canonical(raw)
+	if err != nil {
+		return nil, &FormatError{Reason: err.Error(), Err: ErrBadJSON}
+	}
+	if len(canonical) > MaxBytes {
+		return nil, tooLarge("", len(canonical), MaxBytes)
+	}
+	if &canonical[0] == &raw[0] {
+		canonical = bytes.Clone(canonical)
+	}
+	e := &Event{version: v, raw: canonical}
+	if err := e.scan(); err != nil {
+		return nil, err
+	}
+	if err := e.validate(); err != nil {
+		return nil, err
+	}
+	if e.unsigned != nil {
+		if !isObject(e.unsigned) {
+			return nil, &FormatError{Field: "unsigned", Reason: "not an object"}
+		}
+		e.unsigned = bytes.Clone(e.unsigned)
+		// Every field with a span sorts before unsigned, so none of them moves.
+		e.raw = appendCut(make([]byte, 0, len(e.raw)-len(e.unsigned)), e.raw, e.unsignedAt.member("unsigned"))
+		e.unsignedAt = span{}
+	}
+	want, ok := decodeBase64(lookup(e.bytes(e.hashes), "sha256"))
+	if !isString(lookup(e.bytes(e.hashes), "sha256")) {
+		return nil, &FormatError{Field: "hashes", Reason: "missing or without sha256"}
+	}
+	e.setID()
+	if got := e.ContentHash(); !ok || !bytes.Equal(got[:], want) {
+		e = e.Redacted()
+		e.hashMismatch = true
+	}
+	return e, nil
+}
 
-// Load reads an event that this server stored: raw is what JSON returned when it was stored (bytes are kept, not
-// copied), id its event id. Nothing is verified, hashed or copied; the error says that raw is not an event at all.
-func Load(v *Version, id string, raw []byte) (*Event, error) { panic("not yet") }
+// setID computes the event id, and what follows from it.
+func (e *Event) setID() {
+	if e.version.EventIDFormat != EventIDRandom {
+		e.id = eventID(e.version, e.ReferenceHash())
+	}
+	e.deriveRoomID()
+}
 
-func (e *Event) references() *eventRefs { panic("not yet") }
+// validate holds the values of the header to the room version's format.
+func (e *Event) validate() error {
+	for _, f := range [...]struct{ name, value string }{
+		{"type", e.typ}, {"state_key", e.stateKey}, {"sender", e.sender}, {"room_id", e.roomID}, {"event_id", e.id},
+	} {
+		if len(f.value) > MaxFieldBytes {
+			return tooLarge(f.name, len(f.value), MaxFieldBytes)
+		}
+		if strings.IndexByte(f.value, 0) >= 0 {
+			return &FormatError{Field: f.name, Reason: "contains U+0000"}
+		}
+	}
+	if !validUserID(e.sender) {
+		return &FormatError{Field: "sender", Reason: "not a user id"}
+	}
+	if e.hasRoomID && (len(e.roomID) < 2 || e.roomID[0] != '!') {
+		return &FormatError{Field: "room_id", Reason: "not a room id"}
+	}
+	if e.version.EventIDFormat == EventIDRandom && (!validEventID(e.id) || ServerName(e.id) == "") {
+		return &FormatError{Field: "event_id", Reason: "not an event id"}
+	}
+	if e.depth < 0 {
+		return &FormatError{Field: "depth", Reason: "negative"}
+	}
+	if err := e.validateRefs("prev_events", e.prev, MaxPrevEvents); err != nil {
+		return err
+	}
+	if err := e.validateRefs("auth_events", e.auth, MaxAuthEvents); err != nil {
+		return err
+	}
+	return e.validateSignatures()
+}
 
-// Redacts returns the id of the event that an m.room.redaction redacts, from where the room version puts it (the event
-// or its content); empty for other events.
-func (e *Event) Redacts() string { panic("not yet") }
+func (e *Event) validateRefs(field string, s span, limit int) error {
+	raw := e.bytes(s)
+	if !isArray(raw) {
+		return &FormatError{Field: field, Reason: "missing or not an array"}
+	}
+	n := 0
+	for it := iterArray(raw); it.next(); n++ {
+		ref := it.val
+		if e.version.EventFormat == FormatRefs {
+			pair := iterArray(ref)
+			ok := pair.next()
+			ref = pair.val
+			if !ok || !pair.next() || !isObject(pair.val) || pair.next() {
+				return &FormatError{Field: field, Reason: "not pairs of event id and hashes"}
+			}
+		}
+		id, ok := decodeString(ref)
+		if !ok || !validEventID(id) {
+			return &FormatError{Field: field, Reason: "holds something else than an event id"}
+		}
+	}
+	if n > limit {
+		return &FormatError{Field: field, Reason: fmt.Sprintf("%d entries, %d allowed", n, limit)}
+	}
+	return nil
+}
 
-// Membership returns content.membership of an m.room.member event, empty where it is missing or no string, and for
-// other events.
-func (e *Event) Membership() string { panic("not yet") }
+func (e *Event) validateSignatures() error {
+	raw := e.bytes(e.signatures)
+	if !isObject(raw) {
+		return &FormatError{Field: "signatures", Reason: "missing or not an object"}
+	}
+	for servers := iterObject(raw); servers.next(); {
+		if !isObject(servers.val) {
+			return &FormatError{Field: "signatures", Reason: "holds something else than objects"}
+		}
+		for keys := iterObject(servers.val); keys.next(); {
+			if !isString(keys.val) {
+				return &FormatError{Field: "signatures", Reason: "holds a signature that is not a string"}
+			}
+		}
+	}
+	return nil
+}
 
-// WithUnsigned returns the same event with another unsigned object (JSON, not copied).
-func (e *Event) WithUnsigned(unsigned []byte) *Event { panic("not yet") }
-
-// ServerName returns the server part of a user, room, alias or (room versions 1 and 2) event id: what follows the first
-// colon, empty if there is none.
-func ServerName(id string) string { panic("not yet") }
-
-// ReferenceHash returns the SHA-256 of the redacted event without signatures, which is the event id of room versions
-// 3 and later (server-server API, "Calculating the reference hash for an event").
-func (e *Event) ReferenceHash() [32]byte { panic("not yet") }
-
-// ContentHash returns the SHA-256 of the event without unsigned, signatures and hashes (server-server API, "Calculating
-// the content hash for an event").
-func (e *Event) ContentHash() [32]byte { panic("not yet") }
-
-// Redacted returns the event stripped to the keys that its room version protects from redaction. unsigned goes too. The
-// id stays the same. A redacted event returns itself.
-func (e *Event) Redacted() *Event { panic("not yet") }
+func tooLarge(field string, got, limit int) error {
+	return &FormatError{Field: field, Reason: fmt.Sprintf("%d bytes, %d allowed", got, limit), Err: ErrTooLarge}
+}
