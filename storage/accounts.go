@@ -29,47 +29,17 @@ type Account struct {
 	Approved     bool    `db:"approved"`
 }
 
-const internUsersSQL = `
-WITH asked AS (SELECT DISTINCT unnest($1::text[]) AS user_id),
-     made AS (
-         INSERT INTO user_ids (user_id)
-         SELECT a.user_id FROM asked a WHERE NOT EXISTS (SELECT FROM user_ids u WHERE u.user_id = a.user_id)
-         ORDER BY a.user_id
-         ON CONFLICT (user_id) DO UPDATE SET user_id = excluded.user_id
-         RETURNING user_nid, user_id)
-SELECT user_nid, user_id FROM made
-UNION ALL SELECT u.user_nid, u.user_id FROM asked JOIN user_ids u USING (user_id)`
-
-// internUser returns the number of a user id, given one where it had none.
-func internUser(ctx context.Context, q Querier, userID string) (UserNID, error) {
-	rows, err := q.Query(ctx, internUsersSQL, []string{userID})
-	if err != nil {
-		return 0, TranslateError(err)
-	}
-	type row struct {
-		NID    UserNID `db:"user_nid"`
-		UserID string  `db:"user_id"`
-	}
-	r, err := pgx.CollectOneRow(rows, pgx.RowToStructByName[row])
-	return r.NID, TranslateError(err)
-}
-
 const insertAccountSQL = `
 INSERT INTO users (user_nid, password_hash, created_ts, is_guest, admin, user_type, appservice_id, approved)
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8)`
 
-// InsertAccount makes an account of a.UserID and returns its number. It is a [*ConflictError] where there is one, be it
-// deactivated. q should be a transaction, as two statements are run.
-func InsertAccount(ctx context.Context, q Querier, a Account) (UserNID, error) {
-	nid, err := internUser(ctx, q, a.UserID)
+// InsertAccount makes an account of the user a.NID. It is a [*ConflictError] where there is one, be it deactivated.
+func InsertAccount(ctx context.Context, q Querier, a Account) error {
+	_, err := q.Exec(ctx, insertAccountSQL, a.NID, a.PasswordHash, a.CreatedTS, a.IsGuest, a.Admin, a.UserType, a.AppserviceID, a.Approved)
 	if err != nil {
-		return 0, fmt.Errorf("insert account %s: %w", a.UserID, err)
+		return fmt.Errorf("insert account %d: %w", a.NID, TranslateError(err))
 	}
-	_, err = q.Exec(ctx, insertAccountSQL, nid, a.PasswordHash, a.CreatedTS, a.IsGuest, a.Admin, a.UserType, a.AppserviceID, a.Approved)
-	if err != nil {
-		return 0, fmt.Errorf("insert account %s: %w", a.UserID, TranslateError(err))
-	}
-	return nid, nil
+	return nil
 }
 
 const accountColumns = `user_nid, user_id, password_hash, created_ts, is_guest, admin, user_type, appservice_id,

@@ -149,9 +149,9 @@ WHERE d.user_nid = s.user_nid AND d.device_id = s.device_id AND coalesce(d.last_
 // sorted by those, so that two processes cannot wait for one another.
 func PutLastSeen(ctx context.Context, q Querier, seen []LastSeen) error {
 	n := len(seen)
-	users, devices, ips, agents, ts := make([]UserNID, n), make([]string, n), make([]string, n), make([]string, n), make([]int64, n)
+	users, devices, ips, agents, ts := make([]int64, n), make([]string, n), make([]string, n), make([]string, n), make([]int64, n)
 	for i, s := range seen {
-		users[i], devices[i], ips[i], agents[i], ts[i] = s.UserNID, s.DeviceID, s.IP, s.UserAgent, s.TS
+		users[i], devices[i], ips[i], agents[i], ts[i] = int64(s.UserNID), s.DeviceID, s.IP, s.UserAgent, s.TS
 	}
 	b := &pgx.Batch{}
 	b.Queue(upsertUserIPsSQL, users, devices, ips, agents, ts)

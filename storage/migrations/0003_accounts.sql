@@ -209,12 +209,20 @@ SELECT create_stream('caches');
 -- The caches stream: which entries of which mutable cache no longer hold. Rows older than a few days are pruned; a process
 -- that missed pruned rows drops its caches whole.
 CREATE TABLE cache_invalidations (
-    stream_id  bigint PRIMARY KEY,
+    stream_id  bigint NOT NULL,
     writer_nid smallint NOT NULL,
-    cache_func text NOT NULL,
+    cache_func text COLLATE "C" NOT NULL,
     -- Null for the whole cache.
     keys       text[],
-    ts         bigint NOT NULL
+    ts         bigint NOT NULL,
+    PRIMARY KEY (stream_id, cache_func)
 );
 CREATE INDEX cache_invalidations_stream ON cache_invalidations (writer_nid, stream_id);
 CREATE INDEX cache_invalidations_ts ON cache_invalidations (ts);
+
+-- Rows of the caches stream at or below this may have been pruned.
+CREATE TABLE cache_invalidations_pruned (
+    only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
+    up_to    bigint NOT NULL
+);
+INSERT INTO cache_invalidations_pruned (up_to) VALUES (0);

@@ -1,0 +1,224 @@
+package storage
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// Profile is the profile of a user.
+type Profile struct {
+	UserNID UserNID
+	UserID  string
+	// DisplayName and AvatarURL are nil where they are not set.
+	DisplayName *string
+	AvatarURL   *string
+	// Fields are the further fields, each value as JSON.
+	Fields map[string]json.RawMessage
+}
+
+// By the unique index of user_ids and the primary keys; one row a user, and one a further field.
+const (
+	getProfilesSQL = `
+SELECT n.user_nid, n.user_id, p.display_name, p.avatar_url
+FROM user_ids n JOIN users u USING (user_nid) LEFT JOIN profiles p USING (user_nid)
+WHERE n.user_id = ANY ($1) AND NOT u.deactivated`
+	getProfileFieldsSQL = `
+SELECT f.user_nid, f.field, f.value FROM user_ids n JOIN profile_fields f USING (user_nid) WHERE n.user_id = ANY ($1)`
+)
+
+// GetProfiles returns the profiles of those users that have an account here which is not deactivated, by user id, in one
+// round trip. An account without a profile has an empty one.
+func GetProfiles(ctx context.Context, q Querier, userIDs []string) (map[string]*Profile, error) {
+	byID := make(map[string]*Profile, len(userIDs))
+	byNID := make(map[UserNID]*Profile, len(userIDs))
+	b := &pgx.Batch{}
+	b.Queue(getProfilesSQL, userIDs).Query(func(rows pgx.Rows) error {
+		var p Profile
+		_, err := pgx.ForEachRow(rows, []any{&p.UserNID, &p.UserID, &p.DisplayName, &p.AvatarURL}, func() error {
+			c := p
+			byID[c.UserID], byNID[c.UserNID] = &c, &c
+			p = Profile{}
+			return nil
+		})
+		return err
+	})
+	b.Queue(getProfileFieldsSQL, userIDs).Query(func(rows pgx.Rows) error {
+		var nid UserNID
+		var field string
+		var value []byte
+		_, err := pgx.ForEachRow(rows, []any{&nid, &field, &value}, func() error {
+			if p := byNID[nid]; p != nil {
+				if p.Fields == nil {
+					p.Fields = make(map[string]json.RawMessage)
+				}
+				p.Fields[field] = append(json.RawMessage(nil), value...)
+			}
+			return nil
+		})
+		return err
+	})
+	if err := q.SendBatch(ctx, b).Close(); err != nil {
+		return nil, fmt.Errorf("get profiles: %w", TranslateError(err))
+	}
+	return byID, nil
+}
+
+// LockProfile makes the row of a user's profile where there is none, locks it until the transaction ends, and returns the
+// profile: two changes of one profile then come one after the other.
+func LockProfile(ctx context.Context, q Querier, user UserNID) (*Profile, error) {
+	p := &Profile{UserNID: user, Fields: map[string]json.RawMessage{}}
+	b := &pgx.Batch{}
+	b.Queue(`INSERT INTO profiles (user_nid) VALUES ($1) ON CONFLICT DO NOTHING`, user)
+	b.Queue(`SELECT display_name, avatar_url FROM profiles WHERE user_nid = $1 FOR UPDATE`, user).QueryRow(func(row pgx.Row) error {
+		return row.Scan(&p.DisplayName, &p.AvatarURL)
+	})
+	b.Queue(`SELECT field, value FROM profile_fields WHERE user_nid = $1`, user).Query(func(rows pgx.Rows) error {
+		var field string
+		var value []byte
+		_, err := pgx.ForEachRow(rows, []any{&field, &value}, func() error {
+			p.Fields[field] = append(json.RawMessage(nil), value...)
+			return nil
+		})
+		return err
+	})
+	if err := q.SendBatch(ctx, b).Close(); err != nil {
+		return nil, fmt.Errorf("lock profile of user %d: %w", user, TranslateError(err))
+	}
+	return p, nil
+}
+
+// SetProfileNames sets display name and avatar; nil takes one away.
+func SetProfileNames(ctx context.Context, q Querier, user UserNID, displayName, avatarURL *string) error {
+	_, err := q.Exec(ctx, `
+INSERT INTO profiles (user_nid, display_name, avatar_url) VALUES ($1, $2, $3)
+ON CONFLICT (user_nid) DO UPDATE SET display_name = excluded.display_name, avatar_url = excluded.avatar_url`, user, displayName, avatarURL)
+	if err != nil {
+		return fmt.Errorf("set profile of user %d: %w", user, TranslateError(err))
+	}
+	return nil
+}
+
+// SetProfileField sets a further field; nil takes it away.
+func SetProfileField(ctx context.Context, q Querier, user UserNID, field string, value json.RawMessage) error {
+	var err error
+	if value == nil {
+		_, err = q.Exec(ctx, `DELETE FROM profile_fields WHERE user_nid = $1 AND field = $2`, user, field)
+	} else {
+		_, err = q.Exec(ctx, `
+INSERT INTO profile_fields (user_nid, field, value) VALUES ($1, $2, $3)
+ON CONFLICT (user_nid, field) DO UPDATE SET value = excluded.value`, user, field, []byte(value))
+	}
+	if err != nil {
+		return fmt.Errorf("set profile field of user %d: %w", user, TranslateError(err))
+	}
+	return nil
+}
+
+// DeleteProfile deletes all of a user's profile.
+func DeleteProfile(ctx context.Context, q Querier, user UserNID) error {
+	b := &pgx.Batch{}
+	b.Queue(`DELETE FROM profiles WHERE user_nid = $1`, user)
+	b.Queue(`DELETE FROM profile_fields WHERE user_nid = $1`, user)
+	if err := q.SendBatch(ctx, b).Close(); err != nil {
+		return fmt.Errorf("delete profile of user %d: %w", user, TranslateError(err))
+	}
+	return nil
+}
+
+// ProfilePropagation is a change of name or avatar that has not reached all of the user's rooms.
+type ProfilePropagation struct {
+	UserNID UserNID `db:"user_nid"`
+	UserID  string  `db:"user_id"`
+	// RequestedTS tells this change from a later one.
+	RequestedTS int64 `db:"requested_ts"`
+	// AfterRoomNID is the last room that is done; rooms are taken in ascending order.
+	AfterRoomNID RoomNID `db:"after_room_nid"`
+}
+
+// RequestProfilePropagation notes that the user's name or avatar has changed. A change that is still on its way starts
+// over: the rooms that are done carry the older name.
+func RequestProfilePropagation(ctx context.Context, q Querier, user UserNID, nowTS int64) error {
+	_, err := q.Exec(ctx, `
+INSERT INTO profile_propagations AS p (user_nid, requested_ts) VALUES ($1, $2)
+ON CONFLICT (user_nid) DO UPDATE SET requested_ts = greatest(excluded.requested_ts, p.requested_ts + 1), after_room_nid = 0`, user, nowTS)
+	if err != nil {
+		return fmt.Errorf("request profile propagation of user %d: %w", user, TranslateError(err))
+	}
+	return nil
+}
+
+// At most one row; the table holds what is on its way and is mostly empty.
+const claimProfilePropagationSQL = `
+UPDATE profile_propagations p SET claimed_until_ts = $2
+FROM user_ids n
+WHERE p.user_nid = (SELECT user_nid FROM profile_propagations WHERE claimed_until_ts <= $1
+                    ORDER BY requested_ts LIMIT 1 FOR UPDATE SKIP LOCKED)
+AND n.user_nid = p.user_nid
+RETURNING p.user_nid, n.user_id, p.requested_ts, p.after_room_nid`
+
+// ClaimProfilePropagation takes the oldest change that nobody works on at nowTS, for the caller until untilTS, or returns
+// nil.
+func ClaimProfilePropagation(ctx context.Context, q Querier, nowTS, untilTS int64) (*ProfilePropagation, error) {
+	rows, err := q.Query(ctx, claimProfilePropagationSQL, nowTS, untilTS)
+	if err != nil {
+		return nil, fmt.Errorf("claim profile propagation: %w", TranslateError(err))
+	}
+	p, err := pgx.CollectOneRow(rows, pgx.RowToStructByName[ProfilePropagation])
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("claim profile propagation: %w", TranslateError(err))
+	}
+	return &p, nil
+}
+
+// By the primary key and the index on (user_nid, membership); $4 rows.
+const nextPropagationRoomsSQL = `
+SELECT r.room_nid, r.room_id FROM memberships m JOIN rooms r USING (room_nid)
+WHERE m.user_nid = $1 AND m.membership = $2 AND m.room_nid > $3
+ORDER BY m.room_nid LIMIT $4`
+
+// RoomName is a room id with its number.
+type RoomName struct {
+	NID    RoomNID `db:"room_nid"`
+	RoomID string  `db:"room_id"`
+}
+
+// GetJoinedRoomsAfter returns the rooms a user is joined to with a number above after, in ascending order, at most limit.
+func GetJoinedRoomsAfter(ctx context.Context, q Querier, user UserNID, after RoomNID, limit int) ([]RoomName, error) {
+	rows, err := q.Query(ctx, nextPropagationRoomsSQL, user, MembershipJoin, after, limit)
+	if err != nil {
+		return nil, fmt.Errorf("get joined rooms: %w", TranslateError(err))
+	}
+	out, err := pgx.CollectRows(rows, pgx.RowToStructByName[RoomName])
+	if err != nil {
+		return nil, fmt.Errorf("get joined rooms: %w", TranslateError(err))
+	}
+	return out, nil
+}
+
+// AdvanceProfilePropagation records that the rooms up to after are done and keeps the claim until untilTS; done ends the
+// work. It reports false where the change has been overtaken by a later one, which is then free to claim.
+func AdvanceProfilePropagation(ctx context.Context, q Querier, p *ProfilePropagation, after RoomNID, untilTS int64, done bool) (bool, error) {
+	sql := `UPDATE profile_propagations SET after_room_nid = $3, claimed_until_ts = $4 WHERE user_nid = $1 AND requested_ts = $2`
+	args := []any{p.UserNID, p.RequestedTS, after, untilTS}
+	if done {
+		sql, args = `DELETE FROM profile_propagations WHERE user_nid = $1 AND requested_ts = $2`, args[:2]
+	}
+	tag, err := q.Exec(ctx, sql, args...)
+	if err == nil && tag.RowsAffected() == 0 {
+		_, err = q.Exec(ctx, `UPDATE profile_propagations SET claimed_until_ts = 0 WHERE user_nid = $1`, p.UserNID)
+		if err == nil {
+			return false, nil
+		}
+	}
+	if err != nil {
+		return false, fmt.Errorf("advance profile propagation: %w", TranslateError(err))
+	}
+	return true, nil
+}
