@@ -1,0 +1,107 @@
+package streams
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/weft-im/weft/replication"
+	"github.com/weft-im/weft/storage"
+)
+
+// WriterConfig is what a Writer is made of.
+type WriterConfig[R any] struct {
+	// DB is the database. Required.
+	DB *storage.DB
+	// IDs numbers the rows of this instance. Required.
+	IDs *storage.StreamIDs
+	// Publisher announces them. Required.
+	Publisher *replication.Publisher[R]
+	// Instance is the name of this process. Required.
+	Instance string
+	// Source reads this stream's rows back from the database, as it does for followers. Required.
+	Source replication.Source[R]
+}
+
+// Writer writes rows of a stream that lives in the database: numbers them, stores them together with the position in one
+// transaction, and announces them after the commit. It is safe for concurrent use.
+type Writer[R any] struct{ cfg WriterConfig[R] }
+
+// NewWriter returns a Writer.
+func NewWriter[R any](cfg WriterConfig[R]) *Writer[R] { return &Writer[R]{cfg} }
+
+// Write runs fn in a transaction with n numbers for rows, in ascending order, and the number of the writing instance for
+// their writer_nid column. fn stores the rows and returns those it stored; when it returns none, no number is used and
+// nothing is announced. fn must be repeatable. Its errors are returned as they are.
+//
+// When the connection breaks during the commit, Write finds out whether the transaction took place; it fails only if it
+// did not, or if it cannot tell before ctx ends.
+func (w *Writer[R]) Write(ctx context.Context, n int, fn func(ctx context.Context, tx *storage.Tx, ids []int64, writer storage.WriterNID) ([]replication.Row[R], error)) error {
+	const attempts = 5
+	for attempt := 1; ; attempt++ {
+		ids, err := w.cfg.IDs.Take(ctx, n, 0)
+		if err != nil {
+			return fmt.Errorf("take stream ids: %w", err)
+		}
+		var rows []replication.Row[R]
+		err = storage.InTx(ctx, w.cfg.DB, storage.TxOptions{Attempts: 1}, func(ctx context.Context, tx *storage.Tx) error {
+			var err error
+			if rows, err = fn(ctx, tx, ids.All(), w.cfg.IDs.Writer()); err != nil || len(rows) == 0 {
+				return err
+			}
+			return w.cfg.IDs.WritePosition(ctx, tx, ids)
+		})
+		switch {
+		case err == nil:
+			ids.Done()
+			return w.publish(rows)
+		case len(rows) > 0 && uncertain(err):
+			return w.settle(ctx, ids, err)
+		}
+		ids.Done()
+		w.cfg.Publisher.Advance(w.cfg.IDs.Position())
+		if attempt == attempts || !storage.IsRetryable(err) {
+			return err
+		}
+		select {
+		case <-time.After(time.Duration(attempt) * 5 * time.Millisecond):
+		case <-ctx.Done():
+			return errors.Join(ctx.Err(), err)
+		}
+	}
+}
+
+func (w *Writer[R]) publish(rows []replication.Row[R]) error {
+	if err := w.cfg.Publisher.Publish(w.cfg.IDs.Position(), rows...); err != nil {
+		return fmt.Errorf("publish stream rows: %w", err)
+	}
+	return nil
+}
+
+// uncertain reports whether a transaction that failed with err may have been committed after all: the connection broke,
+// or the caller went away while it waited for the answer.
+func uncertain(err error) bool {
+	return storage.IsTransient(err) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
+}
+
+// settle finds out what became of a transaction whose commit was not answered.
+func (w *Writer[R]) settle(ctx context.Context, ids *storage.IDs, cause error) error {
+	// The numbers hold back the position of the stream until this is known, so it goes on without the caller.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
+	defer cancel()
+	if err := w.cfg.IDs.Resolve(ctx, ids); err != nil {
+		return errors.Join(cause, fmt.Errorf("settle an unanswered commit: %w", err))
+	}
+	all := ids.All()
+	first, last := all[0], all[len(all)-1]
+	rows, _, err := w.cfg.Source(ctx, w.cfg.Instance, first-1, last, len(all))
+	if err != nil {
+		return errors.Join(cause, fmt.Errorf("settle an unanswered commit: %w", err))
+	}
+	if len(rows) == 0 {
+		w.cfg.Publisher.Advance(w.cfg.IDs.Position())
+		return cause
+	}
+	return w.publish(rows)
+}
