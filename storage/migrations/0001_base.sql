@@ -68,6 +68,82 @@ CREATE FUNCTION start_stream_epoch(p_stream text, p_position bigint, p_reason te
     FROM stream_epochs WHERE stream = p_stream
 $$;
 
+-- Makes a process the writer of a stream under a name: waits for transactions of the process before it to end and has
+-- later ones fail. Everything of that name at or below the position it returns is then settled. p_max_id is the greatest
+-- id among the stream's rows as far as the caller knows: a sequence behind it is moved on, and a new epoch begins.
+CREATE FUNCTION take_stream_writer(p_stream text, p_writer smallint, p_owner uuid, p_max_id bigint,
+    OUT lock_id integer, OUT generation integer, OUT "position" bigint, OUT block_size bigint, OUT epoch integer, OUT id_sequence text)
+LANGUAGE plpgsql AS $$
+DECLARE
+    reserved bigint;
+    recorded bigint;
+BEGIN
+    SELECT s.id_sequence, q.seqincrement INTO STRICT id_sequence, block_size
+    FROM streams s JOIN pg_sequence q ON q.seqrelid = s.id_sequence::regclass WHERE s.stream = p_stream;
+    INSERT INTO stream_positions AS p (stream, writer_nid, position, owner, generation) VALUES (p_stream, p_writer, 0, p_owner, 0)
+    ON CONFLICT DO NOTHING;
+    SELECT p.lock_id INTO STRICT lock_id FROM stream_positions p WHERE p.stream = p_stream AND p.writer_nid = p_writer;
+    -- The number is the letters "Weft".
+    PERFORM pg_advisory_xact_lock(1466263156, lock_id);
+    reserved := reserved_stream_ids(id_sequence);
+    SELECT greatest(max(p.position), p_max_id) INTO recorded FROM stream_positions p WHERE p.stream = p_stream;
+    IF reserved < recorded THEN
+        reserved := repair_stream_ids(p_stream, recorded);
+    END IF;
+    UPDATE stream_positions p SET owner = p_owner, generation = p.generation + 1, position = greatest(p.position, reserved)
+    WHERE p.stream = p_stream AND p.writer_nid = p_writer
+    RETURNING p.generation, p.position INTO generation, "position";
+    SELECT e.epoch INTO epoch FROM stream_epochs e WHERE e.stream = p_stream ORDER BY e.epoch_seq DESC LIMIT 1;
+END
+$$;
+
+-- The greatest id that was reserved by any writer.
+CREATE FUNCTION reserved_stream_ids(p_sequence text) RETURNS bigint LANGUAGE plpgsql AS $$
+DECLARE
+    reserved bigint;
+BEGIN
+    EXECUTE format('SELECT CASE WHEN is_called THEN last_value + (SELECT seqincrement FROM pg_sequence WHERE seqrelid = %L::regclass) - 1 '
+        'ELSE last_value - 1 END FROM %I', p_sequence, p_sequence) INTO reserved;
+    RETURN reserved;
+END
+$$;
+
+-- Moves a stream's sequence past p_position where it is behind, which only a restore brings about, and begins a new
+-- epoch. Returns the greatest id that is then reserved.
+CREATE FUNCTION repair_stream_ids(p_stream text, p_position bigint) RETURNS bigint LANGUAGE plpgsql AS $$
+DECLARE
+    seq text;
+    reserved bigint;
+BEGIN
+    SELECT id_sequence INTO STRICT seq FROM streams WHERE stream = p_stream FOR UPDATE;
+    -- Changes nothing, and keeps others from the sequence, so that no block is given out twice.
+    EXECUTE format('ALTER SEQUENCE %I NO CYCLE', seq);
+    reserved := reserved_stream_ids(seq);
+    IF reserved < p_position THEN
+        EXECUTE format('ALTER SEQUENCE %I RESTART WITH %s', seq, p_position + 1);
+        PERFORM start_stream_epoch(p_stream, p_position, 'the sequence of its ids was behind its rows');
+        reserved := p_position;
+    END IF;
+    RETURN reserved;
+END
+$$;
+
+-- Cuts off work of the caller's own whose fate it does not know: waits for it to end and has what has not begun fail.
+CREATE FUNCTION renew_stream_writer(p_stream text, p_writer smallint, p_lock integer, p_owner uuid) RETURNS integer LANGUAGE plpgsql AS $$
+DECLARE
+    renewed integer;
+BEGIN
+    PERFORM pg_advisory_xact_lock(1466263156, p_lock);
+    UPDATE stream_positions SET generation = generation + 1
+    WHERE stream = p_stream AND writer_nid = p_writer AND owner = p_owner
+    RETURNING generation INTO renewed;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION USING ERRCODE = 'WF001', MESSAGE = format('writer %s of stream %s', p_writer, p_stream);
+    END IF;
+    RETURN renewed;
+END
+$$;
+
 -- Said by each transaction that writes rows of a stream. Fails unless the caller is still the writer of that name, and
 -- keeps a successor waiting until the transaction has ended, so that the successor knows which rows there will be.
 -- Records the position, unless a transaction beside this one is doing so: a position that is too low is still true.
@@ -76,8 +152,7 @@ RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
     cur record;
 BEGIN
-    -- 1463109204: the letters "WeWT".
-    PERFORM pg_advisory_xact_lock_shared(1463109204, p_lock);
+    PERFORM pg_advisory_xact_lock_shared(1466263156, p_lock);
     SELECT owner, generation INTO cur FROM stream_positions WHERE stream = p_stream AND writer_nid = p_writer;
     IF NOT FOUND OR cur.owner <> p_owner THEN
         RAISE EXCEPTION USING ERRCODE = 'WF001', MESSAGE = format('writer %s of stream %s', p_writer, p_stream);
@@ -85,10 +160,8 @@ BEGIN
         RAISE EXCEPTION USING ERRCODE = 'WF002', MESSAGE = format('writer %s of stream %s', p_writer, p_stream);
     END IF;
     UPDATE stream_positions SET position = p_position
-    WHERE ctid = ANY (ARRAY(
-        SELECT ctid FROM stream_positions
-        WHERE stream = p_stream AND writer_nid = p_writer AND position < p_position
-        FOR NO KEY UPDATE SKIP LOCKED));
+    WHERE stream = p_stream AND writer_nid = p_writer AND position < p_position
+      AND EXISTS (SELECT FROM stream_positions WHERE stream = p_stream AND writer_nid = p_writer FOR NO KEY UPDATE SKIP LOCKED);
 END
 $$;
 
