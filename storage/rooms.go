@@ -174,3 +174,33 @@ func GetRoomStats(ctx context.Context, q Querier, nids []RoomNID) ([]RoomStats, 
 	}
 	return stats, nil
 }
+
+// By current_state_pkey, with state_keys by number: as many rows as the rooms have state of those types.
+const getCurrentStatesSQL = `
+SELECT c.room_nid, c.state_key_nid, c.event_nid FROM current_state c JOIN state_keys k USING (state_key_nid)
+WHERE c.room_nid = ANY($1::bigint[]) AND (cardinality($2::text[]) = 0 OR k.type = ANY($2::text[])) AND k.type <> ALL ($3::text[])`
+
+// GetCurrentStates returns the current state of rooms: of the given types, all if none is given, but not of those in
+// not.
+func GetCurrentStates(ctx context.Context, q Querier, rooms []RoomNID, types, not []string) ([]CurrentState, error) {
+	rows, err := q.Query(ctx, getCurrentStatesSQL, int64s(rooms), orNone(types), orNone(not))
+	if err != nil {
+		return nil, fmt.Errorf("get the current state of %d rooms: %w", len(rooms), TranslateError(err))
+	}
+	state, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (c CurrentState, err error) {
+		err = row.Scan(&c.RoomNID, &c.StateKeyNID, &c.EventNID)
+		return c, err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("get the current state of %d rooms: %w", len(rooms), TranslateError(err))
+	}
+	return state, nil
+}
+
+// orNone makes an empty array of nil, which would be NULL.
+func orNone(s []string) []string {
+	if s == nil {
+		return []string{}
+	}
+	return s
+}

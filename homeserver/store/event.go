@@ -2,8 +2,10 @@ package store
 
 import (
 	"context"
+	"fmt"
 
 	"github.com/weft-im/weft/homeserver/event"
+	"github.com/weft-im/weft/homeserver/streams"
 	"github.com/weft-im/weft/storage"
 )
 
@@ -35,7 +37,8 @@ type Event struct {
 	SenderNID storage.UserNID
 	// StateKeyNID is the number of its type and state key, 0 if it is no state event.
 	StateKeyNID storage.StateKeyNID
-	// WriterNID is the writer of the event; with NID it is its place in the events stream.
+	// WriterNID is the writer of the event; with NID it is its place in the events stream. 0 in events taken from a row
+	// of the stream, where the writer is known by name.
 	WriterNID storage.WriterNID
 	// Flags say whether it is an outlier, rejected or soft-failed.
 	Flags Flags
@@ -51,14 +54,184 @@ type Event struct {
 	RedactedBecause *Event
 }
 
+// memory is about how many bytes the event takes, with what it hands out parsed.
+func (e *Event) memory() int { return 600 + 2*len(e.JSON()) }
+
+// EventFromRow makes the event of a row of the events stream, at the row's token. It is nil, without an error, if the
+// row does not carry the JSON. The row's JSON is kept.
+func EventFromRow(token int64, row *streams.EventRow) (*Event, error) {
+	if row.JSON == nil {
+		return nil, nil
+	}
+	v, ok := event.LookupVersion(row.RoomVersion)
+	if !ok {
+		return nil, fmt.Errorf("event %s: unknown room version %q", row.EventID, row.RoomVersion)
+	}
+	e, err := event.Load(v, row.EventID, row.JSON)
+	if err != nil {
+		return nil, fmt.Errorf("load event %s: %w", row.EventID, err)
+	}
+	out := &Event{
+		Event: e, NID: storage.EventNID(token), RoomNID: storage.RoomNID(row.RoomNID), SenderNID: storage.UserNID(row.SenderNID),
+		StateKeyNID: storage.StateKeyNID(row.StateKeyNID), Flags: Flags(row.Flags), AuthDepth: row.AuthDepth,
+		ReceivedTS: row.ReceivedTS, TxnDevice: row.TxnDevice, TxnID: row.TxnID,
+	}
+	copy(out.StateRoot[:], row.StateRoot)
+	return out, nil
+}
+
 // Event returns one event by its event id, rejected ones and outliers included. The error is storage.ErrNotFound if it
 // is not there.
-func (s *Store) Event(ctx context.Context, eventID string) (*Event, error) { panic("not yet") }
+func (s *Store) Event(ctx context.Context, eventID string) (*Event, error) {
+	events, err := s.EventsByID(ctx, []string{eventID})
+	if err != nil {
+		return nil, err
+	}
+	if events[0] == nil {
+		return nil, fmt.Errorf("event %s: %w", eventID, storage.ErrNotFound)
+	}
+	return events[0], nil
+}
 
 // EventsByID returns events by their event ids, in the order of ids, nil where one is not there.
-func (s *Store) EventsByID(ctx context.Context, ids []string) ([]*Event, error) { panic("not yet") }
+func (s *Store) EventsByID(ctx context.Context, ids []string) ([]*Event, error) {
+	out := make([]*Event, len(ids))
+	var missing []string
+	for i, id := range ids {
+		if nid, ok := s.eventNIDs.GetIfPresent(id); ok {
+			out[i], _ = s.events.GetIfPresent(nid)
+		}
+		if out[i] == nil {
+			missing = append(missing, id)
+		}
+	}
+	if len(missing) == 0 {
+		return out, nil
+	}
+	found, err := s.load(ctx, func() ([]storage.Event, error) { return storage.LookupEvents(ctx, s.db, missing) })
+	if err != nil {
+		return nil, err
+	}
+	byID := make(map[string]*Event, len(found))
+	for _, e := range found {
+		byID[e.ID()] = e
+	}
+	for i, id := range ids {
+		if out[i] == nil {
+			out[i] = byID[id]
+		}
+	}
+	return out, nil
+}
 
 // Events returns events by number, in the order of nids, nil where one is not there.
 func (s *Store) Events(ctx context.Context, nids []storage.EventNID) ([]*Event, error) {
-	panic("not yet")
+	out := make([]*Event, len(nids))
+	var missing []storage.EventNID
+	for i, nid := range nids {
+		var ok bool
+		if out[i], ok = s.events.GetIfPresent(nid); !ok && nid != 0 {
+			missing = append(missing, nid)
+		}
+	}
+	if len(missing) == 0 {
+		return out, nil
+	}
+	found, err := s.load(ctx, func() ([]storage.Event, error) { return storage.GetEvents(ctx, s.db, missing) })
+	if err != nil {
+		return nil, err
+	}
+	byNID := make(map[storage.EventNID]*Event, len(found))
+	for _, e := range found {
+		byNID[e.NID] = e
+	}
+	for i, nid := range nids {
+		if out[i] == nil {
+			out[i] = byNID[nid]
+		}
+	}
+	return out, nil
+}
+
+// load runs a query for events, parses them, and takes them into the cache. It costs the query, one more statement if
+// some are redacted, and one if there are rooms that are not cached.
+func (s *Store) load(ctx context.Context, query func() ([]storage.Event, error)) ([]*Event, error) {
+	epoch := s.redactEpoch.Load()
+	rows, err := query()
+	if err != nil {
+		return nil, err
+	}
+	var redactions []storage.EventNID
+	have := make(map[storage.EventNID]bool, len(rows))
+	for i := range rows {
+		have[rows[i].NID] = true
+	}
+	for i := range rows {
+		if r := rows[i].RedactionNID; r != 0 && !have[r] {
+			redactions = append(redactions, r)
+			have[r] = true
+		}
+	}
+	n := len(rows)
+	if len(redactions) > 0 {
+		more, err := storage.GetEvents(ctx, s.db, redactions)
+		if err != nil {
+			return nil, err
+		}
+		rows = append(rows, more...)
+	}
+	events, err := s.parse(ctx, rows)
+	if err != nil {
+		return nil, err
+	}
+	byNID := make(map[storage.EventNID]*Event, len(events))
+	for _, e := range events {
+		byNID[e.NID] = e
+	}
+	for i, e := range events[:n] {
+		r := byNID[rows[i].RedactionNID]
+		if r == nil {
+			continue
+		}
+		redacted := *e
+		redacted.Event = e.Redacted()
+		// Without its own redaction, if it has one: two redactions may name each other.
+		redacted.RedactedBecause = r
+		events[i] = &redacted
+	}
+	if s.following.Load() {
+		for _, e := range events[:n] {
+			keep(s.events, &s.redactEpoch, epoch, e.NID, e)
+			s.eventNIDs.Set(e.ID(), e.NID)
+		}
+	}
+	return events[:n], nil
+}
+
+func (s *Store) parse(ctx context.Context, rows []storage.Event) ([]*Event, error) {
+	nids := make([]storage.RoomNID, len(rows))
+	for i := range rows {
+		nids[i] = rows[i].RoomNID
+	}
+	rooms, err := s.RoomsByNID(ctx, nids)
+	if err != nil {
+		return nil, err
+	}
+	events := make([]*Event, len(rows))
+	for i := range rows {
+		r := &rows[i]
+		if rooms[i] == nil {
+			return nil, fmt.Errorf("event %s: room %d is missing", r.EventID, r.RoomNID)
+		}
+		e, err := event.Load(rooms[i].Version, r.EventID, r.JSON)
+		if err != nil {
+			return nil, fmt.Errorf("load event %s: %w", r.EventID, err)
+		}
+		events[i] = &Event{
+			Event: e, NID: r.NID, RoomNID: r.RoomNID, SenderNID: r.SenderNID, StateKeyNID: r.StateKeyNID, WriterNID: r.WriterNID,
+			Flags: Flags(r.Flags), AuthDepth: r.AuthDepth, ReceivedTS: r.ReceivedTS, TxnDevice: r.TxnDevice, TxnID: r.TxnID,
+		}
+		copy(events[i].StateRoot[:], r.StateRoot)
+	}
+	return events, nil
 }
