@@ -63,6 +63,15 @@ func (r *Request) ID() string { return r.id }
 // peer's. It is "" for unix sockets without x_forwarded.
 func (r *Request) ClientIP() string { return r.clientIP }
 
+// Draining returns a channel that is closed when the process begins to stop. A long poll returns then what it has, so that
+// the client can go on with another process. It is nil (never closed) outside of a process.
+func (r *Request) Draining() <-chan struct{} {
+	c, _ := r.Context().Value(drainingKey{}).(<-chan struct{})
+	return c
+}
+
+type drainingKey struct{}
+
 // Query returns the first value of a query parameter, or "". Values are valid UTF-8 without NUL.
 func (r *Request) Query(name string) string { return r.values().Get(name) }
 

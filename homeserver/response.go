@@ -28,5 +28,3 @@ func Redirect(url string) *Response {
 	return &Response{Status: http.StatusFound, Header: http.Header{"Location": {url}}, ContentType: "text/plain; charset=utf-8", Body: []byte{}}
 }
 
-// Status returns a JSON response with a status other than 200.
-func Status(status int, v any) *Response { return &Response{Status: status, JSON: v} }
