@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"strconv"
+	"strings"
 	"unicode/utf8"
 )
 
@@ -108,10 +109,10 @@ func Build(v *Version, d Draft, s Signer) (*Event, error) {
 		return nil, tooLarge("", len(e.raw), MaxBytes)
 	}
 
-	scratch := appendCut(make([]byte, 0, len(e.raw)), e.raw, e.hashes.member("hashes"), e.signatures.member("signatures"))
-	sum := sha256.Sum256(scratch)
+	scratch := make([]byte, 0, len(e.raw))
+	sum := e.contentHash(scratch)
 	base64.RawStdEncoding.Encode(hash, sum[:])
-	scratch = e.appendRedacted(scratch[:0], false)
+	scratch = e.appendRedacted(scratch, false)
 	base64.RawStdEncoding.Encode(signature, ed25519.Sign(s.Key, scratch))
 	if v.EventIDFormat != EventIDRandom {
 		e.id = eventID(v, sha256.Sum256(scratch))
@@ -210,6 +211,26 @@ func (e *Event) writeRefs(b []byte, ids []string, hashes map[string]string) []by
 	return append(b, ']')
 }
 
+// HashAndSign adds the content hash and a signature to an event given as JSON, such as the template of a make_join
+// response that was filled in (server-server API, "Adding hashes and signatures to outgoing events"). It returns
+// canonical JSON for Parse; it checks nothing but that.
+func HashAndSign(v *Version, raw []byte, s Signer) ([]byte, error) {
+	canonical, err := v.Canonical(raw)
+	if err != nil {
+		return nil, &FormatError{Reason: err.Error(), Err: ErrBadJSON}
+	}
+	if !isObject(canonical) {
+		return nil, &FormatError{Reason: "not a JSON object", Err: ErrBadJSON}
+	}
+	signatures := lookup(canonical, "signatures")
+	sum := sha256.Sum256(without(canonical, "hashes", "signatures", "unsigned"))
+	hash := append(base64.RawStdEncoding.AppendEncode([]byte(`{"sha256":"`), sum[:]), `"}`...)
+	e := &Event{version: v, raw: appendWith(nil, canonical, "hashes", hash)}
+	e.typ, _ = lookupString(canonical, "type")
+	sig := ed25519.Sign(s.Key, e.appendRedacted(nil, false))
+	return appendWith(nil, e.raw, "signatures", withSignature(signatures, s, sig)), nil
+}
+
 // Sign returns the event with one more signature, as for the server that accepts an invite or vouches for a restricted
 // join. An older signature of the same key is replaced.
 func (e *Event) Sign(s Signer) (*Event, error) {
@@ -247,6 +268,9 @@ func withSignature(signatures []byte, s Signer, sig []byte) []byte {
 
 // lookupAny is lookup for keys that may need escaping.
 func lookupAny(object []byte, key string) []byte {
+	if strings.IndexFunc(key, func(r rune) bool { return r < 0x20 || r == '"' || r == '\\' }) < 0 {
+		return lookup(object, key)
+	}
 	quoted := appendQuoted(nil, key)
 	return lookup(object, string(quoted[1:len(quoted)-1]))
 }

@@ -128,7 +128,7 @@ func checkLiteral(b []byte, i int, lit string) int {
 
 // checkString returns the index after the string at b[i] if it is spelt canonically, else -1.
 func checkString(b []byte, i int) int {
-	i++
+	i = skipPlain(b, i+1)
 	for i < len(b) {
 		c := b[i]
 		if plainByte[c] {
@@ -159,6 +159,7 @@ func checkString(b []byte, i int) int {
 		default:
 			return -1
 		}
+		i = skipPlain(b, i)
 	}
 	return -1
 }

@@ -12,10 +12,10 @@
 //
 // The order of checks on receipt of a PDU (server-server API, "Checks performed on receipt of a PDU") maps to:
 //
-//	1. format                      Parse
-//	2. signatures                  (*Event).VerifySignatures
-//	3. content hash                Parse (the event comes back redacted, HashMismatch reports it)
-//	4. auth events of the event    CheckAuthEvents, then Authorise against them
-//	5. state before the event      Authorise against that state
-//	6. current state               Authorise against that state; a failure is a soft failure
+//  1. format                      Parse
+//  2. signatures                  (*Event).VerifySignatures
+//  3. content hash                Parse (the event comes back redacted, HashMismatch reports it)
+//  4. auth events of the event    CheckAuthEvents, then Authorise against them
+//  5. state before the event      Authorise against that state
+//  6. current state               Authorise against that state; a failure is a soft failure
 package event

@@ -9,14 +9,20 @@ import (
 // ReferenceHash returns the SHA-256 of the redacted event without signatures, which is the event id of room versions
 // 3 and later (server-server API, "Calculating the reference hash for an event").
 func (e *Event) ReferenceHash() [sha256.Size]byte {
-	return sha256.Sum256(e.appendRedacted(make([]byte, 0, len(e.raw)), false))
+	return e.referenceHash(make([]byte, 0, len(e.raw)))
+}
+
+func (e *Event) referenceHash(scratch []byte) [sha256.Size]byte {
+	return sha256.Sum256(e.appendRedacted(scratch[:0], false))
 }
 
 // ContentHash returns the SHA-256 of the event without unsigned, signatures and hashes (server-server API, "Calculating
 // the content hash for an event").
-func (e *Event) ContentHash() [sha256.Size]byte {
-	return sha256.Sum256(appendCut(make([]byte, 0, len(e.raw)), e.raw, e.hashes.member("hashes"),
-		e.signatures.member("signatures"), e.unsignedAt.member("unsigned")))
+func (e *Event) ContentHash() [sha256.Size]byte { return e.contentHash(make([]byte, 0, len(e.raw))) }
+
+func (e *Event) contentHash(scratch []byte) [sha256.Size]byte {
+	return sha256.Sum256(appendCut(scratch[:0], e.raw, e.hashes.member("hashes"), e.signatures.member("signatures"),
+		e.unsignedAt.member("unsigned")))
 }
 
 // eventID returns the event id for a reference hash.
@@ -33,18 +39,23 @@ func eventID(v *Version, hash [sha256.Size]byte) string {
 
 // decodeBase64 decodes a JSON string of base64, standard or URL-safe, padded or not (appendices, "Unpadded Base64",
 // asks to be generous with padding).
-func decodeBase64(raw []byte) ([]byte, bool) {
+func decodeBase64(raw []byte) ([]byte, bool) { return appendBase64(nil, raw) }
+
+// appendBase64 is decodeBase64 into dst.
+func appendBase64(dst, raw []byte) ([]byte, bool) {
 	if !isString(raw) {
 		return nil, false
 	}
-	s := bytes.TrimRight(raw[1:len(raw)-1], "=")
+	s := raw[1 : len(raw)-1]
+	for len(s) > 0 && s[len(s)-1] == '=' {
+		s = s[:len(s)-1]
+	}
 	enc := base64.RawStdEncoding
-	if bytes.ContainsAny(s, "-_") {
+	if bytes.IndexByte(s, '-') >= 0 || bytes.IndexByte(s, '_') >= 0 {
 		enc = base64.RawURLEncoding
 	}
-	out := make([]byte, enc.DecodedLen(len(s)))
-	n, err := enc.Decode(out, s)
-	return out[:n], err == nil
+	dst, err := enc.AppendDecode(dst, s)
+	return dst, err == nil
 }
 
 // member widens the span of a value to that of the member with its key.

@@ -118,15 +118,17 @@ func (e *Event) references() *eventRefs {
 		return r
 	}
 	ids := make([]string, 0, 8)
-	ids = e.appendRefs(ids, e.prev)
+	buf := make([]byte, 0, e.prev.end-e.prev.start+e.auth.end-e.auth.start)
+	ids, buf = e.appendRefs(ids, buf, e.prev)
 	n := len(ids)
-	ids = e.appendRefs(ids, e.auth)
+	ids, _ = e.appendRefs(ids, buf, e.auth)
 	r := &eventRefs{prev: ids[:n:n], auth: ids[n:]}
 	e.refs.Store(r)
 	return r
 }
 
-func (e *Event) appendRefs(ids []string, s span) []string {
+// appendRefs decodes event ids into buf, which must be large enough not to move.
+func (e *Event) appendRefs(ids []string, buf []byte, s span) ([]string, []byte) {
 	for it := iterArray(e.bytes(s)); it.next(); {
 		ref := it.val
 		if e.version.EventFormat == FormatRefs {
@@ -134,11 +136,13 @@ func (e *Event) appendRefs(ids []string, s span) []string {
 			pair.next()
 			ref = pair.val
 		}
-		if id, ok := decodeString(ref); ok {
-			ids = append(ids, id)
+		if isString(ref) {
+			start := len(buf)
+			buf = appendUnescaped(buf, ref[1:len(ref)-1])
+			ids = append(ids, unsafeString(buf[start:]))
 		}
 	}
-	return ids
+	return ids, buf
 }
 
 // Redacts returns the id of the event that an m.room.redaction redacts, from where the room version puts it (the event

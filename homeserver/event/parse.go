@@ -3,6 +3,7 @@ package event
 import (
 	"bytes"
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -40,24 +41,21 @@ func Parse(v *Version, raw []byte) (*Event, error) {
 		e.raw = appendCut(make([]byte, 0, len(e.raw)-len(e.unsigned)), e.raw, e.unsignedAt.member("unsigned"))
 		e.unsignedAt = span{}
 	}
-	want, ok := decodeBase64(lookup(e.bytes(e.hashes), "sha256"))
-	if !isString(lookup(e.bytes(e.hashes), "sha256")) {
+	hash := lookup(e.bytes(e.hashes), "sha256")
+	if !isString(hash) {
 		return nil, &FormatError{Field: "hashes", Reason: "missing or without sha256"}
 	}
-	e.setID()
-	if got := e.ContentHash(); !ok || !bytes.Equal(got[:], want) {
+	want, ok := decodeBase64(hash)
+	scratch := make([]byte, 0, len(e.raw))
+	if v.EventIDFormat != EventIDRandom {
+		e.id = eventID(v, e.referenceHash(scratch))
+	}
+	e.deriveRoomID()
+	if got := e.contentHash(scratch); !ok || !bytes.Equal(got[:], want) {
 		e = e.Redacted()
 		e.hashMismatch = true
 	}
 	return e, nil
-}
-
-// setID computes the event id, and what follows from it.
-func (e *Event) setID() {
-	if e.version.EventIDFormat != EventIDRandom {
-		e.id = eventID(e.version, e.ReferenceHash())
-	}
-	e.deriveRoomID()
 }
 
 // validate holds the values of the header to the room version's format.
@@ -84,38 +82,36 @@ func (e *Event) validate() error {
 	if e.depth < 0 {
 		return &FormatError{Field: "depth", Reason: "negative"}
 	}
-	if err := e.validateRefs("prev_events", e.prev, MaxPrevEvents); err != nil {
+	refs := e.references()
+	if err := e.validateRefs("prev_events", e.prev, refs.prev, MaxPrevEvents); err != nil {
 		return err
 	}
-	if err := e.validateRefs("auth_events", e.auth, MaxAuthEvents); err != nil {
+	if err := e.validateRefs("auth_events", e.auth, refs.auth, MaxAuthEvents); err != nil {
 		return err
 	}
 	return e.validateSignatures()
 }
 
-func (e *Event) validateRefs(field string, s span, limit int) error {
+// validateRefs checks prev_events or auth_events, given the ids that references found there.
+func (e *Event) validateRefs(field string, s span, ids []string, limit int) error {
 	raw := e.bytes(s)
 	if !isArray(raw) {
 		return &FormatError{Field: field, Reason: "missing or not an array"}
 	}
 	n := 0
 	for it := iterArray(raw); it.next(); n++ {
-		ref := it.val
 		if e.version.EventFormat == FormatRefs {
-			pair := iterArray(ref)
-			ok := pair.next()
-			ref = pair.val
-			if !ok || !pair.next() || !isObject(pair.val) || pair.next() {
+			pair := iterArray(it.val)
+			if !pair.next() || !pair.next() || !isObject(pair.val) || pair.next() {
 				return &FormatError{Field: field, Reason: "not pairs of event id and hashes"}
 			}
-		}
-		id, ok := decodeString(ref)
-		if !ok || !validEventID(id) {
-			return &FormatError{Field: field, Reason: "holds something else than an event id"}
 		}
 	}
 	if n > limit {
 		return &FormatError{Field: field, Reason: fmt.Sprintf("%d entries, %d allowed", n, limit)}
+	}
+	if n != len(ids) || slices.ContainsFunc(ids, func(id string) bool { return !validEventID(id) }) {
+		return &FormatError{Field: field, Reason: "holds something else than an event id"}
 	}
 	return nil
 }

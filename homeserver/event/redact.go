@@ -18,7 +18,8 @@ func (e *Event) Redacted() *Event {
 // and whose hash is the reference hash.
 func (e *Event) appendRedacted(dst []byte, signatures bool) []byte {
 	dst = append(dst, '{')
-	for it := iterObject(e.raw); it.next(); {
+	it := iterObject(e.raw)
+	for it.known = e.content; it.next(); {
 		switch string(it.key) {
 		case "signatures":
 			if !signatures {

@@ -1,6 +1,7 @@
 package event
 
 import (
+	"encoding/binary"
 	"unicode/utf16"
 	"unicode/utf8"
 	"unsafe"
@@ -18,9 +19,25 @@ var plainByte = func() (t [256]bool) {
 	return t
 }()
 
+// skipPlain returns the index of the first byte at or after b[i] that is not plain, or one near before it: it looks at
+// eight bytes at a time.
+func skipPlain(b []byte, i int) int {
+	const ones, highs = 0x0101010101010101, 0x8080808080808080
+	for i+8 <= len(b) {
+		w := binary.LittleEndian.Uint64(b[i:])
+		quote, escape := w^(ones*'"'), w^(ones*'\\')
+		// A byte of a difference is 0 where w has the character; a byte of w is below 0x20 where it is a control one.
+		if ((quote-ones)&^quote|(escape-ones)&^escape|(w-ones*0x20)&^w)&highs != 0 {
+			break
+		}
+		i += 8
+	}
+	return i
+}
+
 // skipString returns the index after the string whose opening quote is at b[i], or -1.
 func skipString(b []byte, i int) int {
-	i++
+	i = skipPlain(b, i+1)
 	for i < len(b) {
 		c := b[i]
 		if plainByte[c] {
@@ -31,7 +48,7 @@ func skipString(b []byte, i int) int {
 		case '"':
 			return i + 1
 		case '\\':
-			i += 2
+			i = skipPlain(b, i+2)
 		default:
 			return -1
 		}
@@ -91,7 +108,8 @@ type objectIter struct {
 	i        int
 	key, val []byte // key without quotes and with escapes; both share memory with b
 	valStart int
-	memStart int // where the member begins, at the quote of its key
+	memStart int  // where the member begins, at the quote of its key
+	known    span // a value whose end need not be searched
 	bad      bool
 }
 
@@ -123,7 +141,9 @@ func (it *objectIter) next() bool {
 	}
 	it.key = b[i+1 : end-1]
 	it.valStart = end + 1
-	if it.i = skipValue(b, end+1); it.i < 0 {
+	if it.valStart == int(it.known.start) {
+		it.i = int(it.known.end)
+	} else if it.i = skipValue(b, end+1); it.i < 0 {
 		it.bad = true
 		return false
 	}

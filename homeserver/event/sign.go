@@ -46,10 +46,13 @@ func JSONSignatures(object []byte, server string) ([]string, error) {
 }
 
 // signedPart returns a canonical object without signatures and unsigned.
-func signedPart(object []byte) []byte {
+func signedPart(object []byte) []byte { return without(object, "signatures", "unsigned") }
+
+// without returns a canonical object without some of its members.
+func without(object []byte, keys ...string) []byte {
 	var cuts []span
 	for it := iterObject(object); it.next(); {
-		if k := string(it.key); k == "signatures" || k == "unsigned" {
+		if slices.Contains(keys, string(it.key)) {
 			cuts = append(cuts, span{int32(it.memStart), int32(it.i)})
 		}
 	}
@@ -58,7 +61,8 @@ func signedPart(object []byte) []byte {
 
 // verify checks one raw signature over a message.
 func verify(raw []byte, server, keyID string, key ed25519.PublicKey, message []byte) error {
-	sig, ok := decodeBase64(raw)
+	var buf [ed25519.SignatureSize + 8]byte
+	sig, ok := appendBase64(buf[:0], raw)
 	if !ok || len(sig) != ed25519.SignatureSize {
 		return &SignatureError{Server: server, Reason: "with key " + keyID + " is not base64 of 64 bytes"}
 	}
@@ -146,8 +150,11 @@ func (e *Event) verifyServer(ctx context.Context, keys KeyRing, server string, m
 	}
 	good := false
 	var cause error
-	signatures := lookupAny(e.bytes(e.signatures), server)
-	for _, keyID := range e.SignedKeys(server) {
+	for it := iterObject(lookupAny(e.bytes(e.signatures), server)); it.next(); {
+		keyID := unescape(it.key)
+		if !strings.HasPrefix(keyID, "ed25519:") {
+			continue
+		}
 		key, err := keys.VerifyKey(ctx, server, keyID, validAt)
 		if errors.Is(err, ErrKeyNotFound) {
 			cause = err
@@ -156,7 +163,7 @@ func (e *Event) verifyServer(ctx context.Context, keys KeyRing, server string, m
 		if err != nil {
 			return &SignatureError{Server: server, Reason: "look up key " + keyID, Err: err}
 		}
-		if err := verify(lookupAny(signatures, keyID), server, keyID, key, message); err != nil {
+		if err := verify(it.val, server, keyID, key, message); err != nil {
 			return err
 		}
 		good = true
