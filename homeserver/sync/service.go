@@ -1,15 +1,15 @@
 package sync
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"io"
 
 	"github.com/maypok86/otter/v2"
 	"github.com/rs/zerolog"
 
 	"github.com/weft-im/weft/homeserver/filter"
+	"github.com/weft-im/weft/homeserver/store"
+	"github.com/weft-im/weft/homeserver/token"
 	"github.com/weft-im/weft/replication"
 	"github.com/weft-im/weft/storage"
 )
@@ -18,45 +18,106 @@ import (
 type Config struct {
 	// DB is the database. Required.
 	DB *storage.DB
-	// Replication hands over the rows of the streams. New makes it follow them, so it must not run yet. Required.
+	// Store reads rooms and events. It must have its handler on the events stream before New is called. Required.
+	Store *store.Store
+	// Replication hands over the rows of the streams. New makes it follow them, so it must not run yet; whoever declares
+	// a stream's source does so separately. Required.
 	Replication *replication.Client
-	// WriterIDs numbers the writers in tokens. Required.
+	// WriterIDs numbers the writers in tokens: the numbers in the column writer_nid. Required.
 	WriterIDs replication.WriterIDs
+	// OnlyWriter says that this process is the only one that writes. Its responses then need no look at the database to
+	// know how far other writers have come.
+	OnlyWriter bool
 	// TailBytes bounds the memory of the events kept from the stream. Defaults to 64 MiB.
 	TailBytes int
+	// TimelineLimit is how many events a room's timeline has where the filter does not say. Defaults to 10.
+	TimelineLimit int
+	// MaxTimelineLimit bounds what a filter may ask for (filter_timeline_limit). Defaults to 100.
+	MaxTimelineLimit int
+
+	// Unread, PushRules, Presence, ToDevice and Devices fill parts of a response. Where one is nil its part is left out,
+	// and counts are zero.
+	Unread    UnreadCounts
+	PushRules PushRules
+	Presence  Presence
+	ToDevice  ToDevice
+	Devices   Devices
+
 	// Log receives what an operator should know. The zero value is silent.
 	Log zerolog.Logger
 }
 
-// Service answers /sync requests. It is safe for concurrent use.
+func (c Config) withDefaults() Config {
+	if c.TailBytes == 0 {
+		c.TailBytes = 64 << 20
+	}
+	if c.TimelineLimit == 0 {
+		c.TimelineLimit = 10
+	}
+	if c.MaxTimelineLimit == 0 {
+		c.MaxTimelineLimit = 100
+	}
+	return c
+}
+
+func (c Config) validate() error {
+	var errs []error
+	if c.DB == nil || c.Store == nil || c.Replication == nil || c.WriterIDs == nil {
+		errs = append(errs, errors.New("DB, Store, Replication and WriterIDs are required"))
+	}
+	if c.TailBytes < 0 || c.TimelineLimit < 0 || c.MaxTimelineLimit < 0 {
+		errs = append(errs, errors.New("TailBytes, TimelineLimit and MaxTimelineLimit must not be negative"))
+	}
+	return errors.Join(errs...)
+}
+
+// Service answers /sync requests. It is safe for concurrent use and has no goroutine of its own but for queries under
+// way.
 type Service struct {
 	cfg      Config
+	hub      *hub
+	fresh    *freshness
 	noFilter *filter.Filter
 	filters  *otter.Cache[filterKey, *filter.Filter]
+	lazy     *otter.Cache[lazyKey, *lazySent]
+	heroes   *otter.Cache[heroKey, []storage.SyncHero]
 }
 
 // New makes the service and has cfg.Replication follow the streams it reads. It does no I/O.
 func New(cfg Config) (*Service, error) {
-	if cfg.DB == nil || cfg.Replication == nil || cfg.WriterIDs == nil {
-		return nil, errors.New("sync: DB, Replication and WriterIDs are required")
+	cfg = cfg.withDefaults()
+	if err := cfg.validate(); err != nil {
+		return nil, fmt.Errorf("new sync: %w", err)
 	}
 	noFilter, err := filter.Parse([]byte("{}"))
 	if err != nil {
-		return nil, fmt.Errorf("sync: %w", err)
+		return nil, fmt.Errorf("new sync: %w", err)
 	}
-	filters, err := otter.New(&otter.Options[filterKey, *filter.Filter]{MaximumSize: 10_000})
-	if err != nil {
-		return nil, fmt.Errorf("sync: %w", err)
+	s := &Service{cfg: cfg, noFilter: noFilter, hub: newHub(cfg.Replication, cfg.TailBytes, cfg.Log)}
+	var errs [3]error
+	s.filters, errs[0] = otter.New(&otter.Options[filterKey, *filter.Filter]{MaximumSize: 10_000})
+	s.lazy, errs[1] = otter.New(&otter.Options[lazyKey, *lazySent]{MaximumSize: 100_000})
+	s.heroes, errs[2] = otter.New(&otter.Options[heroKey, []storage.SyncHero]{MaximumSize: 20_000})
+	if err := errors.Join(errs[:]...); err != nil {
+		return nil, fmt.Errorf("new sync: %w", err)
 	}
-	return &Service{cfg: cfg, noFilter: noFilter, filters: filters}, nil
+	s.fresh = newFreshness(cfg.DB, cfg.Replication)
+	if err := s.hub.follow(); err != nil {
+		return nil, fmt.Errorf("new sync: %w", err)
+	}
+	return s, nil
 }
 
-// Sync answers a request, after waiting up to its Timeout where there is nothing new. ctx ends the wait.
+// Advance tells how far the rows of a stream have been handled in this process, for the streams whose owners fill parts
+// of a response: push_rules, presence, to_device, device_lists. The waiting requests of the given users look again. Call
+// it from the stream's handler; rows of several users in one update need one call.
 //
-// Errors: M_INVALID_PARAM for a bad Since or an unknown filter, M_NOT_JSON and M_BAD_JSON for a bad filter.
-func (s *Service) Sync(ctx context.Context, req Request) (*Response, error) {
-	if _, err := s.filter(ctx, req.Requester.UserID, req.Filter); err != nil {
-		return nil, err
+// The error says that a sync token has no slot for the stream.
+func (s *Service) Advance(stream, writer string, id int64, users []string) error {
+	st, ok := token.StreamByName(stream)
+	if !ok {
+		return fmt.Errorf("sync: stream %s has no slot in the token", stream)
 	}
-	return &Response{write: func(w io.Writer) error { return nil }}, nil
+	s.hub.advance(st, writer, id, users)
+	return nil
 }

@@ -1,0 +1,101 @@
+package sync
+
+import (
+	"context"
+	"time"
+
+	gosync "sync"
+
+	"github.com/weft-im/weft/homeserver/token"
+	"github.com/weft-im/weft/replication"
+	"github.com/weft-im/weft/storage"
+)
+
+// freshTimeout bounds one query for positions.
+const freshTimeout = 10 * time.Second
+
+// freshness brings this process up to what had been committed when a request arrived. The query for that is shared: one
+// runs at a time, and requests that arrive while it does share the next.
+type freshness struct {
+	db      *storage.DB
+	client  *replication.Client
+	streams []string
+
+	mu      gosync.Mutex
+	next    *freshCall
+	running bool
+}
+
+type freshCall struct {
+	done      chan struct{}
+	positions []storage.WriterPosition
+	err       error
+}
+
+func newFreshness(db *storage.DB, client *replication.Client) *freshness {
+	f := &freshness{db: db, client: client}
+	for st := range token.Streams {
+		if st != token.Typing { // lives in memory
+			f.streams = append(f.streams, st.String())
+		}
+	}
+	return f
+}
+
+// wait returns once the handlers of this process have seen everything that was committed before the call, and everything
+// that since covers.
+func (f *freshness) wait(ctx context.Context) error {
+	positions, err := f.positions(ctx)
+	if err != nil {
+		return err
+	}
+	for _, p := range positions {
+		if f.client.Position(p.Stream).Covers(p.Writer, p.Position) {
+			continue
+		}
+		f.client.Observe(p.Stream, p.Writer, p.Position)
+		if err := f.client.WaitFor(ctx, p.Stream, p.Writer, p.Position); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (f *freshness) positions(ctx context.Context) ([]storage.WriterPosition, error) {
+	f.mu.Lock()
+	if f.next == nil {
+		f.next = &freshCall{done: make(chan struct{})}
+	}
+	call := f.next
+	if !f.running {
+		f.running = true
+		// The query serves others too, so it does not end with the request that happens to come first.
+		go f.run(context.WithoutCancel(ctx))
+	}
+	f.mu.Unlock()
+	select {
+	case <-call.done:
+		return call.positions, call.err
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// run answers calls until there are none.
+func (f *freshness) run(ctx context.Context) {
+	for {
+		f.mu.Lock()
+		call := f.next
+		f.next = nil
+		if call == nil {
+			f.running = false
+			f.mu.Unlock()
+			return
+		}
+		f.mu.Unlock()
+		qctx, cancel := context.WithTimeout(ctx, freshTimeout)
+		call.positions, call.err = storage.SyncPositions(qctx, f.db, f.streams)
+		cancel()
+		close(call.done)
+	}
+}

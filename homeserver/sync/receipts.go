@@ -1,0 +1,3 @@
+package sync
+
+const privateReceipt = "m.read.private"

@@ -1,0 +1,158 @@
+package sync
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/weft-im/weft/homeserver/event"
+	"github.com/weft-im/weft/homeserver/filter"
+	"github.com/weft-im/weft/homeserver/store"
+	"github.com/weft-im/weft/storage"
+)
+
+// rendered is an event ready to be sent to many clients.
+type rendered struct {
+	ev *store.Event
+	// body is the event for clients without room_id, unsigned and the closing brace.
+	body []byte
+	// more are the members of unsigned that are the same for everybody, each with a comma before it.
+	more []byte
+}
+
+// item is an event in a timeline or a state section.
+type item struct {
+	*rendered
+	// membership is that of the user once the event had happened.
+	membership string
+}
+
+// render makes an event ready. prev is what a state event replaced, nil for others and for the first of its kind.
+func render(ev, prev *store.Event) *rendered {
+	r := &rendered{ev: ev, body: make([]byte, 0, len(ev.Content())+256)}
+	r.body = event.AppendClient(r.body, ev.Event, event.ClientOptions{OmitRoomID: true})
+	r.body = r.body[:len(r.body)-1]
+	if prev != nil {
+		r.more = append(append(r.more, `,"prev_content":`...), prev.Content()...)
+		r.more = appendString(append(r.more, `,"prev_sender":`...), prev.Sender())
+		r.more = appendString(append(r.more, `,"replaces_state":`...), prev.ID())
+	}
+	if because := ev.RedactedBecause; because != nil {
+		r.more = append(r.more, `,"redacted_because":`...)
+		r.more = event.AppendClient(r.more, because.Event, event.ClientOptions{OmitRoomID: true})
+	}
+	return r
+}
+
+// rendered returns the entry ready to be sent, made by the first who asks.
+func (s *Service) rendered(ctx context.Context, e *entry) (*rendered, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.made != nil {
+		return e.made, nil
+	}
+	var ev *store.Event
+	if !e.redacted {
+		var err error
+		if ev, err = store.EventFromRow(e.nid, e.row); err != nil {
+			return nil, err
+		}
+	}
+	if ev == nil {
+		evs, err := s.cfg.Store.Events(ctx, []storage.EventNID{storage.EventNID(e.nid)})
+		if err != nil {
+			return nil, fmt.Errorf("read event %s: %w", e.row.EventID, err)
+		}
+		if ev = evs[0]; ev == nil {
+			return nil, fmt.Errorf("event %s of the stream: %w", e.row.EventID, storage.ErrNotFound)
+		}
+	}
+	var prev *store.Event
+	if ev.IsState() && ev.StateRoot != (store.Root{}) {
+		var err error
+		key, _ := ev.StateKey()
+		if prev, err = s.cfg.Store.StateEvent(ctx, ev.StateRoot, ev.Type(), key); err != nil {
+			return nil, fmt.Errorf("read what event %s replaced: %w", e.row.EventID, err)
+		}
+	}
+	e.made = render(ev, prev)
+	return e.made, nil
+}
+
+// recipient is whom events are written for, and how.
+type recipient struct {
+	userID, deviceID string
+	nowTS            int64
+	fields           filter.Fields
+	federation       bool
+	scratch          []byte
+}
+
+// append writes an event.
+func (r *recipient) append(dst []byte, it item) []byte {
+	if r.fields.All() {
+		return r.appendWhole(dst, it)
+	}
+	r.scratch = r.appendWhole(r.scratch[:0], it)
+	return r.fields.Append(dst, r.scratch)
+}
+
+func (r *recipient) appendWhole(dst []byte, it item) []byte {
+	body := it.body
+	if r.federation {
+		body = it.ev.JSON()
+		body = body[:len(body)-1]
+	}
+	dst = append(dst, body...)
+	dst = append(dst, `,"unsigned":{"age":`...)
+	dst = strconv.AppendInt(dst, r.nowTS-it.ev.OriginServerTS(), 10)
+	if it.membership != "" {
+		dst = append(dst, `,"membership":"`...)
+		dst = append(dst, it.membership...)
+		dst = append(dst, '"')
+	}
+	dst = append(dst, it.more...)
+	if it.ev.TxnID != "" && it.ev.TxnDevice == r.deviceID && it.ev.Sender() == r.userID {
+		dst = append(dst, `,"transaction_id":`...)
+		dst = appendString(dst, it.ev.TxnID)
+	}
+	return append(dst, "}}"...)
+}
+
+// appendEvents writes {"events":[...]} without the closing brace.
+func (r *recipient) appendEvents(dst []byte, items []item) []byte {
+	dst = append(dst, `{"events":[`...)
+	for i, it := range items {
+		if i > 0 {
+			dst = append(dst, ',')
+		}
+		dst = r.append(dst, it)
+	}
+	return append(dst, ']')
+}
+
+// appendRaw writes {"events":[...]} of ready JSON.
+func appendRaw(dst []byte, events []json.RawMessage) []byte {
+	dst = append(dst, `{"events":[`...)
+	for i, e := range events {
+		if i > 0 {
+			dst = append(dst, ',')
+		}
+		dst = append(dst, e...)
+	}
+	return append(dst, "]}"...)
+}
+
+// appendString writes a JSON string. s is valid UTF-8.
+func appendString(dst []byte, s string) []byte {
+	if strings.ContainsFunc(s, func(r rune) bool { return r < 0x20 || r == '"' || r == '\\' || r == utf8.RuneError }) {
+		b, _ := json.Marshal(s) // a string always encodes
+		return append(dst, b...)
+	}
+	dst = append(dst, '"')
+	dst = append(dst, s...)
+	return append(dst, '"')
+}
