@@ -66,11 +66,11 @@ func (s span) member(key string) span {
 	return s
 }
 
-// appendCut appends an object without some of its members, given in order.
+// appendCut appends an object without some of its members, given in order. (Only in damaged JSON are they not.)
 func appendCut(dst, object []byte, cuts ...span) []byte {
 	pos := 0
 	for _, c := range cuts {
-		if c.end == 0 {
+		if c.end == 0 || int(c.start) < pos {
 			continue
 		}
 		dst = append(dst, object[pos:c.start]...)
