@@ -5,7 +5,7 @@ import "time"
 // RoomsOptions holds the options of rooms, the room directory and the user directory.
 type RoomsOptions struct {
 	// DefaultRoomVersion is the version of new rooms. Defaults to "12", which the specification recommends.
-	DefaultRoomVersion string `yaml:"default_room_version"`
+	DefaultRoomVersion string `yaml:"default_room_version" number:"true"`
 	// EnableRoomListSearch allows search of the room directory. Defaults to true.
 	EnableRoomListSearch bool `yaml:"enable_room_list_search"`
 	// RoomListPublicationRules say who may publish which room in the directory; the first match decides. Defaults to
