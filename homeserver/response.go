@@ -27,4 +27,3 @@ type Response struct {
 func Redirect(url string) *Response {
 	return &Response{Status: http.StatusFound, Header: http.Header{"Location": {url}}, ContentType: "text/plain; charset=utf-8", Body: []byte{}}
 }
-
