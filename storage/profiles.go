@@ -3,7 +3,6 @@ package storage
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 
 	"github.com/jackc/pgx/v5"
@@ -127,98 +126,4 @@ func DeleteProfile(ctx context.Context, q Querier, user UserNID) error {
 		return fmt.Errorf("delete profile of user %d: %w", user, TranslateError(err))
 	}
 	return nil
-}
-
-// ProfilePropagation is a change of name or avatar that has not reached all of the user's rooms.
-type ProfilePropagation struct {
-	UserNID UserNID `db:"user_nid"`
-	UserID  string  `db:"user_id"`
-	// RequestedTS tells this change from a later one.
-	RequestedTS int64 `db:"requested_ts"`
-	// AfterRoomNID is the last room that is done; rooms are taken in ascending order.
-	AfterRoomNID RoomNID `db:"after_room_nid"`
-}
-
-// RequestProfilePropagation notes that the user's name or avatar has changed. A change that is still on its way starts
-// over: the rooms that are done carry the older name.
-func RequestProfilePropagation(ctx context.Context, q Querier, user UserNID, nowTS int64) error {
-	_, err := q.Exec(ctx, `
-INSERT INTO profile_propagations AS p (user_nid, requested_ts) VALUES ($1, $2)
-ON CONFLICT (user_nid) DO UPDATE SET requested_ts = greatest(excluded.requested_ts, p.requested_ts + 1), after_room_nid = 0`, user, nowTS)
-	if err != nil {
-		return fmt.Errorf("request profile propagation of user %d: %w", user, TranslateError(err))
-	}
-	return nil
-}
-
-// At most one row; the table holds what is on its way and is mostly empty.
-const claimProfilePropagationSQL = `
-UPDATE profile_propagations p SET claimed_until_ts = $2
-FROM user_ids n
-WHERE p.user_nid = (SELECT user_nid FROM profile_propagations WHERE claimed_until_ts <= $1
-                    ORDER BY requested_ts LIMIT 1 FOR UPDATE SKIP LOCKED)
-AND n.user_nid = p.user_nid
-RETURNING p.user_nid, n.user_id, p.requested_ts, p.after_room_nid`
-
-// ClaimProfilePropagation takes the oldest change that nobody works on at nowTS, for the caller until untilTS, or returns
-// nil.
-func ClaimProfilePropagation(ctx context.Context, q Querier, nowTS, untilTS int64) (*ProfilePropagation, error) {
-	rows, err := q.Query(ctx, claimProfilePropagationSQL, nowTS, untilTS)
-	if err != nil {
-		return nil, fmt.Errorf("claim profile propagation: %w", TranslateError(err))
-	}
-	p, err := pgx.CollectOneRow(rows, pgx.RowToStructByName[ProfilePropagation])
-	if errors.Is(err, pgx.ErrNoRows) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("claim profile propagation: %w", TranslateError(err))
-	}
-	return &p, nil
-}
-
-// By the primary key and the index on (user_nid, membership); $4 rows.
-const nextPropagationRoomsSQL = `
-SELECT r.room_nid, r.room_id FROM memberships m JOIN rooms r USING (room_nid)
-WHERE m.user_nid = $1 AND m.membership = $2 AND m.room_nid > $3
-ORDER BY m.room_nid LIMIT $4`
-
-// RoomName is a room id with its number.
-type RoomName struct {
-	NID    RoomNID `db:"room_nid"`
-	RoomID string  `db:"room_id"`
-}
-
-// GetJoinedRoomsAfter returns the rooms a user is joined to with a number above after, in ascending order, at most limit.
-func GetJoinedRoomsAfter(ctx context.Context, q Querier, user UserNID, after RoomNID, limit int) ([]RoomName, error) {
-	rows, err := q.Query(ctx, nextPropagationRoomsSQL, user, MembershipJoin, after, limit)
-	if err != nil {
-		return nil, fmt.Errorf("get joined rooms: %w", TranslateError(err))
-	}
-	out, err := pgx.CollectRows(rows, pgx.RowToStructByName[RoomName])
-	if err != nil {
-		return nil, fmt.Errorf("get joined rooms: %w", TranslateError(err))
-	}
-	return out, nil
-}
-
-// AdvanceProfilePropagation records that the rooms up to after are done and keeps the claim until untilTS; done ends the
-// work. It reports false where the change has been overtaken by a later one, which is then free to claim.
-func AdvanceProfilePropagation(ctx context.Context, q Querier, p *ProfilePropagation, after RoomNID, untilTS int64, done bool) (bool, error) {
-	sql := `UPDATE profile_propagations SET after_room_nid = $3, claimed_until_ts = $4 WHERE user_nid = $1 AND requested_ts = $2`
-	args := []any{p.UserNID, p.RequestedTS, after, untilTS}
-	if done {
-		sql, args = `DELETE FROM profile_propagations WHERE user_nid = $1 AND requested_ts = $2`, args[:2]
-	}
-	tag, err := q.Exec(ctx, sql, args...)
-	if err == nil && tag.RowsAffected() == 0 {
-		_, err = q.Exec(ctx, `UPDATE profile_propagations SET claimed_until_ts = 0 WHERE user_nid = $1`, p.UserNID)
-		if err == nil {
-			return false, nil
-		}
-	}
-	if err != nil {
-		return false, fmt.Errorf("advance profile propagation: %w", TranslateError(err))
-	}
-	return true, nil
 }

@@ -23,6 +23,8 @@ type AccessToken struct {
 	RefreshTokenID *int64 `db:"refresh_token_id"`
 	// Used says that a request has been made with it.
 	Used bool `db:"used"`
+	// ValidatedTS is when the owner last passed user-interactive authentication with it, or nil.
+	ValidatedTS *int64 `db:"validated_ts"`
 }
 
 const insertAccessTokenSQL = `
@@ -54,7 +56,7 @@ type TokenOwner struct {
 
 // By the unique index on token_hash and two primary keys; one row.
 const getTokenOwnerSQL = `
-SELECT t.token_id, t.token_hash, t.user_nid, t.device_id, t.created_ts, t.valid_until_ts, t.puppet_of_nid, t.refresh_token_id, t.used,
+SELECT t.token_id, t.token_hash, t.user_nid, t.device_id, t.created_ts, t.valid_until_ts, t.puppet_of_nid, t.refresh_token_id, t.used, t.validated_ts,
        n.user_id, u.is_guest, u.admin, u.shadow_banned, u.locked, u.suspended, u.deactivated, u.appservice_id
 FROM access_tokens t JOIN users u USING (user_nid) JOIN user_ids n USING (user_nid)
 WHERE t.token_hash = $1`
@@ -83,6 +85,24 @@ func GetAccessTokenHashes(ctx context.Context, q Querier, user UserNID) ([][]byt
 		return nil, fmt.Errorf("get access tokens of user %d: %w", user, TranslateError(err))
 	}
 	return out, nil
+}
+
+// GetTokenValidated returns when the owner of an access token last passed user-interactive authentication with it, 0 for
+// never.
+func GetTokenValidated(ctx context.Context, q Querier, tokenID int64) (int64, error) {
+	var ts int64
+	if err := q.QueryRow(ctx, `SELECT coalesce(max(validated_ts), 0) FROM access_tokens WHERE token_id = $1`, tokenID).Scan(&ts); err != nil {
+		return 0, fmt.Errorf("get validation of access token: %w", TranslateError(err))
+	}
+	return ts, nil
+}
+
+// SetTokenValidated records that the owner of an access token has passed user-interactive authentication with it.
+func SetTokenValidated(ctx context.Context, q Querier, tokenID, nowTS int64) error {
+	if _, err := q.Exec(ctx, `UPDATE access_tokens SET validated_ts = $2 WHERE token_id = $1`, tokenID, nowTS); err != nil {
+		return fmt.Errorf("record validation of access token: %w", TranslateError(err))
+	}
+	return nil
 }
 
 // DeleteAccessToken deletes one access token and returns its hash, nil where it is not there.

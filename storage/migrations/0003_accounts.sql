@@ -71,7 +71,9 @@ CREATE TABLE access_tokens (
     -- The refresh token handed out beside this one.
     refresh_token_id bigint,
     -- Set on the first request; revokes the refresh token this one was obtained with.
-    used             boolean NOT NULL DEFAULT false
+    used             boolean NOT NULL DEFAULT false,
+    -- When the owner last passed user-interactive authentication with it.
+    validated_ts     bigint
 );
 CREATE INDEX access_tokens_user ON access_tokens (user_nid, device_id);
 CREATE INDEX access_tokens_refresh ON access_tokens (refresh_token_id) WHERE refresh_token_id IS NOT NULL;
@@ -159,13 +161,17 @@ CREATE TABLE profile_fields (
     PRIMARY KEY (user_nid, field)
 );
 
--- Name and avatar changes that have not reached all of the user's rooms yet. after_room_nid is how far the work has come.
-CREATE TABLE profile_propagations (
-    user_nid       bigint PRIMARY KEY,
-    requested_ts   bigint NOT NULL,
-    after_room_nid bigint NOT NULL DEFAULT 0,
+-- What a change of an account has still to do in the user's rooms, one room after the other. after_room_nid is how far
+-- the work has come.
+CREATE TABLE account_room_work (
+    user_nid         bigint NOT NULL,
+    -- "profile": send the name and avatar. "leave": leave, as the account is deactivated.
+    kind             text NOT NULL,
+    requested_ts     bigint NOT NULL,
+    after_room_nid   bigint NOT NULL DEFAULT 0,
     -- Nobody else takes the row before this; a process that died leaves it to run out.
-    claimed_until_ts bigint NOT NULL DEFAULT 0
+    claimed_until_ts bigint NOT NULL DEFAULT 0,
+    PRIMARY KEY (user_nid, kind)
 );
 
 SELECT create_stream('account_data');
