@@ -39,9 +39,13 @@ type Config struct {
 	MaxConnIdleTime time.Duration
 	// ConnectTimeout bounds one attempt to connect. Defaults to 5 seconds.
 	ConnectTimeout time.Duration
-	// StatementTimeout ends statements that run longer; migrations and
-	// background moves are exempt. Defaults to none.
+	// StatementTimeout ends statements that run longer; migrations are exempt.
+	// Defaults to none.
 	StatementTimeout time.Duration
+	// IdleInTransactionTimeout ends transactions whose client has gone silent,
+	// so that they do not hold up a successor: see [OpenStreamIDs]. Defaults to
+	// 1 minute.
+	IdleInTransactionTimeout time.Duration
 	// Tracer is called beside the built-in counter. It may implement any of
 	// pgx's tracer interfaces.
 	Tracer pgx.QueryTracer
@@ -59,6 +63,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.ConnectTimeout == 0 {
 		c.ConnectTimeout = 5 * time.Second
+	}
+	if c.IdleInTransactionTimeout == 0 {
+		c.IdleInTransactionTimeout = time.Minute
 	}
 	return c
 }
@@ -87,12 +94,15 @@ func Open(ctx context.Context, cfg Config) (*DB, error) {
 	pc.MaxConnIdleTime = cfg.MaxConnIdleTime
 	pc.ConnConfig.ConnectTimeout = cfg.ConnectTimeout
 	pc.ConnConfig.Tracer = t
-	params := pc.ConnConfig.RuntimeParams
-	if params["application_name"] == "" {
+	if params := pc.ConnConfig.RuntimeParams; params["application_name"] == "" {
 		params["application_name"] = cfg.ApplicationName
 	}
-	if cfg.StatementTimeout > 0 {
-		params["statement_timeout"] = fmt.Sprint(cfg.StatementTimeout.Milliseconds())
+	// By a statement, because connection poolers refuse such parameters at the
+	// start; past the tracer, because it is nobody's statement.
+	settings := fmt.Sprintf("SET idle_in_transaction_session_timeout = %d; SET statement_timeout = %d",
+		cfg.IdleInTransactionTimeout.Milliseconds(), cfg.StatementTimeout.Milliseconds())
+	pc.AfterConnect = func(ctx context.Context, conn *pgx.Conn) error {
+		return conn.PgConn().Exec(ctx, settings).Close()
 	}
 	pool, err := pgxpool.NewWithConfig(ctx, pc)
 	if err != nil {

@@ -120,18 +120,27 @@ func (migrationLock) SessionLock(ctx context.Context, conn *sql.Conn) error {
 			return fmt.Errorf("lock migrations: another process migrates: %w", err)
 		}
 	}
-	// A migration may run longer than any request.
-	if _, err := conn.ExecContext(ctx, `SET statement_timeout = 0`); err != nil {
-		return fmt.Errorf("lock migrations: %w", err)
+	// A migration may run longer than any request; goose lets the connection sit
+	// in a transaction while it works on others.
+	for _, name := range timeouts() {
+		if _, err := conn.ExecContext(ctx, `SELECT set_config('weft.' || $1, current_setting($1), false), set_config($1, '0', false)`, name); err != nil {
+			return fmt.Errorf("lock migrations: %w", err)
+		}
 	}
 	return nil
 }
 
+// timeouts are the settings that migrations are exempt from. What they were is
+// kept beside them under a name of our own.
+func timeouts() []string { return []string{"statement_timeout", "idle_in_transaction_session_timeout"} }
+
 // SessionUnlock implements goose's lock.SessionLocker.
 func (migrationLock) SessionUnlock(ctx context.Context, conn *sql.Conn) error {
-	_, err := conn.ExecContext(ctx, `RESET statement_timeout`)
-	if _, e := conn.ExecContext(ctx, `SELECT pg_advisory_unlock($1)`, int64(migrationLockKey)); e != nil {
+	var err error
+	for _, name := range timeouts() {
+		_, e := conn.ExecContext(ctx, `SELECT set_config($1, current_setting('weft.' || $1), false)`, name)
 		err = errors.Join(err, e)
 	}
-	return err
+	_, e := conn.ExecContext(ctx, `SELECT pg_advisory_unlock($1)`, int64(migrationLockKey))
+	return errors.Join(err, e)
 }

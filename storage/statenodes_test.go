@@ -272,3 +272,47 @@ func TestCollectStateGarbageBesideAWriter(t *testing.T) {
 		t.Errorf("state in use after collections: %v", err)
 	}
 }
+
+// A transaction needs a node that is there as garbage, and collection comes
+// before the transaction's end.
+func TestCollectStateGarbageSparesNodesOfAnOpenTransaction(t *testing.T) {
+	t.Parallel()
+	db := storagetest.New(t)
+	if _, err := db.Exec(t.Context(), `CREATE TABLE roots (id bigint PRIMARY KEY, root bytea)`); err != nil {
+		t.Fatal(err)
+	}
+	root, nodes := statetree.Build(stateOf(100, 1))
+	if err := storage.InsertStateNodes(t.Context(), db, nodes); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := db.Exec(t.Context(), `UPDATE state_nodes SET written_ts = 0`); err != nil {
+		t.Fatal(err)
+	}
+	var collected chan error
+	err := storage.InTx(t.Context(), db, storage.TxOptions{}, func(ctx context.Context, tx *storage.Tx) error {
+		if err := storage.InsertStateNodes(ctx, tx, nodes); err != nil {
+			return err
+		}
+		collected = make(chan error, 1)
+		go func() {
+			_, err := storage.CollectStateGarbage(context.WithoutCancel(t.Context()), db, storage.StateGCConfig{
+				Roots: []storage.StateRootColumn{{Table: "roots", Key: "id", Column: "root"}},
+			})
+			collected <- err
+		}()
+		for len(collected) == 0 && !lockWaited(t, db) {
+			continue
+		}
+		_, err := tx.Exec(ctx, `INSERT INTO roots VALUES (1, $1)`, root)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := <-collected; err != nil {
+		t.Fatal(err)
+	}
+	if _, err := statetree.All(t.Context(), storage.NewStateNodes(storage.StateNodesConfig{DB: db}), root); err != nil {
+		t.Error(err)
+	}
+}

@@ -32,6 +32,7 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(1)
 	}
+	storage.SetEmptyDB(openEmpty)
 	goleak.VerifyTestMain(m)
 }
 
@@ -262,17 +263,20 @@ func TestSuccessorFencesOff(t *testing.T) {
 // waitForLock returns once some session waits for a lock.
 func waitForLock(t *testing.T, db *storage.DB) {
 	t.Helper()
-	for {
-		var waits bool
-		err := db.QueryRow(t.Context(), `
-SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock')`).Scan(&waits)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if waits {
-			return
-		}
+	for !lockWaited(t, db) {
+		continue
 	}
+}
+
+// lockWaited tells whether some session waits for a lock.
+func lockWaited(t *testing.T, db *storage.DB) (waits bool) {
+	t.Helper()
+	err := db.QueryRow(t.Context(), `
+SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock')`).Scan(&waits)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return waits
 }
 
 func TestResolveSettlesALostCommit(t *testing.T) {
