@@ -49,12 +49,14 @@ func RoomAliases(ctx context.Context, q Querier, room RoomNID) ([]string, error)
 }
 
 const insertAliasSQL = `
-INSERT INTO room_aliases (alias, room_nid, creator_nid, created_ts) VALUES ($1, $2, $3, $4)
-ON CONFLICT (alias) DO NOTHING`
+INSERT INTO room_aliases AS a (alias, room_nid, creator_nid, created_ts) VALUES ($1, $2, $3, $4)
+ON CONFLICT (alias) DO UPDATE
+SET room_nid = excluded.room_nid, creator_nid = excluded.creator_nid, created_ts = excluded.created_ts
+WHERE a.room_nid = 0 AND a.created_ts < excluded.created_ts - $5`
 
 // InsertAlias makes an alias and reports whether it was free. RoomID is not read.
 func InsertAlias(ctx context.Context, q Querier, a Alias) (bool, error) {
-	tag, err := q.Exec(ctx, insertAliasSQL, a.Alias, a.RoomNID, a.CreatorNID, a.CreatedTS)
+	tag, err := q.Exec(ctx, insertAliasSQL, a.Alias, a.RoomNID, a.CreatorNID, a.CreatedTS, AliasReservationMS)
 	return err == nil && tag.RowsAffected() == 1, TranslateError(err)
 }
 
@@ -76,4 +78,37 @@ func MoveAliases(ctx context.Context, q Querier, from, to RoomNID) ([]string, er
 	}
 	as, err := pgx.CollectRows(rows, pgx.RowTo[string])
 	return as, TranslateError(err)
+}
+
+// AliasReservationMS is how long a reservation keeps others from taking an alias. It outlives any request that makes a
+// room; one left by a process that died does no harm after it.
+const AliasReservationMS = 60_000
+
+// A reservation is a row that points to no room.
+const reserveAliasSQL = `
+INSERT INTO room_aliases AS a (alias, room_nid, creator_nid, created_ts) VALUES ($1, 0, $2, $3)
+ON CONFLICT (alias) DO UPDATE SET creator_nid = excluded.creator_nid, created_ts = excluded.created_ts
+WHERE a.room_nid = 0 AND a.created_ts < excluded.created_ts - $4`
+
+// ReserveAlias takes an alias for a room that is about to be made, and reports whether it was free. Nobody sees it until
+// ClaimAlias.
+func ReserveAlias(ctx context.Context, q Querier, alias string, creator UserNID, now int64) (bool, error) {
+	tag, err := q.Exec(ctx, reserveAliasSQL, alias, creator, now, AliasReservationMS)
+	return err == nil && tag.RowsAffected() == 1, TranslateError(err)
+}
+
+const claimAliasSQL = `UPDATE room_aliases SET room_nid = $3 WHERE alias = $1 AND creator_nid = $2 AND room_nid = 0`
+
+// ClaimAlias points a reserved alias to its room.
+func ClaimAlias(ctx context.Context, q Querier, alias string, creator UserNID, room RoomNID) error {
+	_, err := q.Exec(ctx, claimAliasSQL, alias, creator, room)
+	return TranslateError(err)
+}
+
+const releaseAliasSQL = `DELETE FROM room_aliases WHERE alias = $1 AND creator_nid = $2 AND room_nid = 0`
+
+// ReleaseAlias gives up a reservation.
+func ReleaseAlias(ctx context.Context, q Querier, alias string, creator UserNID) error {
+	_, err := q.Exec(ctx, releaseAliasSQL, alias, creator)
+	return TranslateError(err)
 }

@@ -152,16 +152,15 @@ type SpaceChild struct {
 	Space RoomNID
 	// Child is the state key: the room id of the child.
 	Child string
-	// JSON is the event.
-	JSON []byte
+	// NID is the event.
+	NID EventNID
 }
 
 // state_keys by type, then current_state_pkey; as many rows as the spaces have children.
 const selectSpaceChildrenSQL = `
-SELECT c.room_nid, k.state_key, e.json
+SELECT c.room_nid, k.state_key, c.event_nid
 FROM current_state c
 JOIN state_keys k USING (state_key_nid)
-JOIN events e USING (event_nid)
 WHERE c.room_nid = ANY($1) AND k.type = 'm.space.child'`
 
 // SpaceChildren returns the m.space.child events of spaces, in no order, those that name no server included.
@@ -188,4 +187,23 @@ func escapeLike(s string) string {
 		out = append(out, s[i])
 	}
 	return string(out)
+}
+
+// memberships_user, twice; as many rows as the user with fewer rooms is in.
+const selectMutualRoomsSQL = `
+SELECT r.room_id
+FROM memberships a
+JOIN memberships b ON b.room_nid = a.room_nid AND b.user_nid = $2 AND b.membership = 2
+JOIN rooms r ON r.room_nid = a.room_nid
+WHERE a.user_nid = $1 AND a.membership = 2
+ORDER BY r.room_id`
+
+// MutualRooms returns the ids of the rooms that two users are both joined to, sorted.
+func MutualRooms(ctx context.Context, q Querier, a, b UserNID) ([]string, error) {
+	rows, err := q.Query(ctx, selectMutualRoomsSQL, a, b)
+	if err != nil {
+		return nil, TranslateError(err)
+	}
+	out, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	return out, TranslateError(err)
 }

@@ -7,43 +7,44 @@ import (
 	"github.com/weft-im/weft/homeserver/store"
 )
 
-type stateMap = map[event.Tuple]*store.Event
+// before is what the state before an event says that matters for showing it.
+type before struct {
+	// visibility and member are the m.room.history_visibility and the viewer's m.room.member, replaced the event of the
+	// same type and state key as the event; each nil where there is none.
+	visibility, member, replaced *store.Event
+}
 
-// statesBefore returns for each event those pieces of the state before it that decide who may see it, and the piece it
-// replaces. Events that share a state share a lookup.
-func (v *Views) statesBefore(ctx context.Context, who Viewer, events []*store.Event) ([]stateMap, error) {
-	wanted := make(map[store.Root]map[event.Tuple]bool)
-	want := func(r store.Root, t event.Tuple) {
-		if wanted[r] == nil {
-			wanted[r] = map[event.Tuple]bool{visibilityTuple: true, memberTuple(who.UserID): true}
-		}
-		wanted[r][t] = true
-	}
-	for _, e := range events {
-		want(e.StateRoot, visibilityTuple)
-		if e.IsState() {
-			want(e.StateRoot, e.Tuple())
-		}
-	}
-	found := make(map[store.Root]stateMap, len(wanted))
-	for root, tuples := range wanted {
-		f := &store.StateFilter{Tuples: make([]event.Tuple, 0, len(tuples))}
-		for t := range tuples {
-			f.Tuples = append(f.Tuples, t)
-		}
-		es, err := v.store.State(ctx, root, f)
-		if err != nil {
-			return nil, err
-		}
-		m := make(stateMap, len(es))
-		for _, e := range es {
-			m[e.Tuple()] = e
-		}
-		found[root] = m
-	}
-	out := make([]stateMap, len(events))
+// statesBefore looks up what matters in the state before each event. Events that share a state share its lookup.
+func (v *Views) statesBefore(ctx context.Context, who Viewer, events []*store.Event) ([]before, error) {
+	const always = 2 // the pieces wanted of every state
+	index := make(map[store.Root]int)
+	var lookups []store.StateLookup
+	type place struct{ lookup, replaced int }
+	places := make([]place, len(events))
 	for i, e := range events {
-		out[i] = found[e.StateRoot]
+		l, ok := index[e.StateRoot]
+		if !ok {
+			l = len(lookups)
+			index[e.StateRoot] = l
+			lookups = append(lookups, store.StateLookup{Root: e.StateRoot, Tuples: []event.Tuple{visibilityTuple, memberTuple(who.UserID)}})
+		}
+		places[i] = place{lookup: l, replaced: -1}
+		if e.IsState() {
+			places[i].replaced = len(lookups[l].Tuples)
+			lookups[l].Tuples = append(lookups[l].Tuples, e.Tuple())
+		}
+	}
+	found, err := v.store.StateBatch(ctx, lookups)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]before, len(events))
+	for i, p := range places {
+		got := found[p.lookup]
+		out[i].visibility, out[i].member = got[0], got[1]
+		if p.replaced >= always {
+			out[i].replaced = got[p.replaced]
+		}
 	}
 	return out, nil
 }

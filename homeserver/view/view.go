@@ -71,7 +71,7 @@ func (v *Views) Of(ctx context.Context, who Viewer, room storage.RoomNID, events
 	lastJoined, known := storage.EventNID(0), false
 	for i, e := range events {
 		st := states[i]
-		before := point{visibilityOf(st[visibilityTuple]), membershipOf(st[memberTuple(who.UserID)])}
+		before := point{visibilityOf(st.visibility), membershipOf(st.member)}
 		after := before
 		if e.Is(event.TypeHistoryVisibility, "") {
 			after.visibility = visibilityOf(e)
@@ -80,9 +80,7 @@ func (v *Views) Of(ctx context.Context, who Viewer, room storage.RoomNID, events
 			after.membership = membershipOf(e)
 		}
 		out[i] = Event{Event: e, Membership: after.membership, Visible: before.allows() || after.allows()}
-		if e.IsState() {
-			out[i].Prev = st[e.Tuple()]
-		}
+		out[i].Prev = st.replaced
 		if e.Flags.Hidden() {
 			out[i].Visible = false
 			continue
