@@ -36,8 +36,6 @@ type SyncFilter struct {
 	Types, NotTypes []string
 	// Senders and NotSenders are users.
 	Senders, NotSenders []UserNID
-	// HasURL looks for a "url" key in the content: whoever asks checks what comes, since the test here is coarse.
-	HasURL bool
 	// NotSenderOfMessages are users whose events count only where they are state.
 	NotSenderOfMessages []UserNID
 }
@@ -71,8 +69,7 @@ CROSS JOIN LATERAL (
         AND ($12::text[] IS NULL OR NOT e.type LIKE ANY ($12))
         AND ($13::bigint[] IS NULL OR e.sender_nid = ANY ($13))
         AND ($14::bigint[] IS NULL OR NOT e.sender_nid = ANY ($14))
-        AND (NOT $15 OR position('"url":'::bytea IN e.json) > 0)
-        AND ($16::bigint[] IS NULL OR e.state_key_nid IS NOT NULL OR NOT e.sender_nid = ANY ($16))
+        AND ($15::bigint[] IS NULL OR e.state_key_nid IS NOT NULL OR NOT e.sender_nid = ANY ($15))
     ORDER BY e.event_nid DESC LIMIT $10
 ) t
 ORDER BY w.room_nid, t.event_nid`
@@ -87,7 +84,7 @@ func SyncTimelines(ctx context.Context, q Querier, ranges []SyncRange, b SyncBou
 			last[i] = int64(r.Last)
 		}
 	}
-	args := append(b.args(), rooms, whole, last, limit, f.Types, f.NotTypes, nids(f.Senders), nids(f.NotSenders), f.HasURL, nids(f.NotSenderOfMessages))
+	args := append(b.args(), rooms, whole, last, limit, f.Types, f.NotTypes, nids(f.Senders), nids(f.NotSenders), nids(f.NotSenderOfMessages))
 	rows, err := q.Query(ctx, syncTimelinesSQL, args...)
 	if err != nil {
 		return nil, fmt.Errorf("get timelines: %w", TranslateError(err))
@@ -161,17 +158,17 @@ const syncStateChangesSQL = `
 SELECT c.room_nid, c.state_key_nid, coalesce(c.before, 0), c.last, coalesce(s.event_nid, 0)
 FROM (
     SELECT w.room_nid, e.state_key_nid, max(e.event_nid) FILTER (WHERE e.event_nid < w.start) AS before, max(e.event_nid) AS last
-    FROM unnest($7::bigint[], $8::bigint[]) AS w(room_nid, start)
-    JOIN events e ON e.room_nid = w.room_nid
+    FROM unnest($7::bigint[], $8::bigint[], $9::bigint[]) AS w(room_nid, start, last)
+    JOIN events e ON e.room_nid = w.room_nid AND e.event_nid <= w.last
     WHERE e.state_key_nid IS NOT NULL AND e.flags = 0 AND ` + boundsSQL + `
     GROUP BY w.room_nid, e.state_key_nid
 ) c
 LEFT JOIN current_state s ON s.room_nid = c.room_nid AND s.state_key_nid = c.state_key_nid`
 
-// SyncStateChanges returns the pieces of state of rooms that were set between two points; starts are the first events of
-// the rooms' timelines.
-func SyncStateChanges(ctx context.Context, q Querier, rooms []RoomNID, starts []EventNID, b SyncBounds) ([]SyncStateChange, error) {
-	rows, err := q.Query(ctx, syncStateChangesSQL, append(b.args(), int64s(rooms), int64s(starts))...)
+// SyncStateChanges returns the pieces of state of rooms that were set between two points, and not after the room's event
+// in last; starts are the first events of the rooms' timelines.
+func SyncStateChanges(ctx context.Context, q Querier, rooms []RoomNID, starts, last []EventNID, b SyncBounds) ([]SyncStateChange, error) {
+	rows, err := q.Query(ctx, syncStateChangesSQL, append(b.args(), int64s(rooms), int64s(starts), int64s(last))...)
 	if err != nil {
 		return nil, fmt.Errorf("get changes of state: %w", TranslateError(err))
 	}
@@ -222,6 +219,25 @@ func SyncMembersBefore(ctx context.Context, q Querier, member StateKeyNID, rooms
 	out, err := pgx.CollectRows(rows, pgx.RowToStructByPos[SyncEvent])
 	if err != nil {
 		return nil, fmt.Errorf("get memberships before: %w", TranslateError(err))
+	}
+	return out, nil
+}
+
+// By events_state: the changes of members of the rooms between the points.
+const syncMemberEventsSQL = `
+SELECT e.room_nid, e.event_nid FROM events e
+WHERE e.room_nid = ANY ($7::bigint[]) AND e.state_key_nid IS NOT NULL AND e.flags = 0 AND e.type = 'm.room.member' AND ` + boundsSQL + `
+ORDER BY e.event_nid`
+
+// SyncMemberEvents returns the m.room.member events of rooms between two points, in order of number.
+func SyncMemberEvents(ctx context.Context, q Querier, rooms []RoomNID, b SyncBounds) ([]SyncEvent, error) {
+	rows, err := q.Query(ctx, syncMemberEventsSQL, append(b.args(), int64s(rooms))...)
+	if err != nil {
+		return nil, fmt.Errorf("get changes of members: %w", TranslateError(err))
+	}
+	out, err := pgx.CollectRows(rows, pgx.RowToStructByPos[SyncEvent])
+	if err != nil {
+		return nil, fmt.Errorf("get changes of members: %w", TranslateError(err))
 	}
 	return out, nil
 }

@@ -108,3 +108,21 @@ func SyncPositions(ctx context.Context, q Querier, streams []string) ([]WriterPo
 	}
 	return out, nil
 }
+
+// By the primary key of memberships: the members of the rooms.
+const syncMembersSQL = `
+SELECT DISTINCT u.user_id FROM memberships m JOIN user_ids u USING (user_nid)
+WHERE m.room_nid = ANY ($1::bigint[]) AND m.membership = 2`
+
+// SyncMembers returns the users who are joined to any of the rooms.
+func SyncMembers(ctx context.Context, q Querier, rooms []RoomNID) ([]string, error) {
+	rows, err := q.Query(ctx, syncMembersSQL, int64s(rooms))
+	if err != nil {
+		return nil, fmt.Errorf("get members of rooms: %w", TranslateError(err))
+	}
+	out, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return nil, fmt.Errorf("get members of rooms: %w", TranslateError(err))
+	}
+	return out, nil
+}

@@ -222,7 +222,7 @@ func (h *hub) onAccountData(_ context.Context, u replication.Update[streams.Acco
 			continue
 		}
 		if row.Value.DataType == ignoredUsersType && row.Value.RoomID == nil {
-			v.ignored.Store(nil)
+			v.ignoredGen.Add(1)
 		}
 		v.wake()
 	}
@@ -236,7 +236,7 @@ func (h *hub) accountGap(_ context.Context, writer string, _, upTo int64) {
 	h.handled(token.AccountData, writer, upTo)
 	h.account.reset(h.pos[token.AccountData])
 	for _, v := range h.views {
-		v.ignored.Store(nil)
+		v.ignoredGen.Add(1)
 	}
 	h.wakeAll()
 }

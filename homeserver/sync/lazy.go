@@ -12,36 +12,53 @@ type lazyKey struct {
 	room             storage.RoomNID
 }
 
-// lazySent remembers which member events a device that loads members lazily has been sent, by their number for each user.
-// It is only there to save bytes: a device that moves to another process is sent some again.
+// lazySent remembers whose member events a device that loads members lazily has been sent. Changes that come later reach
+// it as events of the room. It is only there to save bytes: a device that moves to another process is sent some again.
 type lazySent struct {
 	mu   gosync.Mutex
-	sent map[string]storage.EventNID
+	sent map[string]struct{}
 }
 
 // maxLazySent bounds the members remembered for one device and room.
 const maxLazySent = 1000
 
-func (l *lazySent) has(userID string, nid storage.EventNID) bool {
+func (l *lazySent) has(userID string) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.sent[userID] == nid
+	_, ok := l.sent[userID]
+	return ok
 }
 
-func (l *lazySent) put(userID string, nid storage.EventNID) {
+func (l *lazySent) put(userID string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if len(l.sent) >= maxLazySent {
 		clear(l.sent)
 	}
 	if l.sent == nil {
-		l.sent = map[string]storage.EventNID{}
+		l.sent = map[string]struct{}{}
 	}
-	l.sent[userID] = nid
+	l.sent[userID] = struct{}{}
 }
 
-// heroKey names the heroes of a room as of its last change of members.
-type heroKey struct {
-	room storage.RoomNID
-	last int64
+func (l *lazySent) drop(userID string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.sent, userID)
+}
+
+func (l *lazySent) clear() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	clear(l.sent)
+}
+
+// sent returns what the device has been sent of the members of a room.
+func (b *builder) sent(j *job) *lazySent {
+	key := lazyKey{b.q.userID, b.q.deviceID, j.nid}
+	if l, ok := b.s.lazy.GetIfPresent(key); ok {
+		return l
+	}
+	l, _ := b.s.lazy.SetIfAbsent(key, &lazySent{})
+	return l
 }

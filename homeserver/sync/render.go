@@ -25,26 +25,41 @@ type rendered struct {
 
 // item is an event in a timeline or a state section.
 type item struct {
-	*rendered
-	// membership is that of the user once the event had happened.
+	ev *store.Event
+	// made is the event ready to be sent, where it is shared with other requests; otherwise prev is what it replaced.
+	made *rendered
+	prev *store.Event
+	// membership is that of the user once the event had happened; "" in state sections.
 	membership string
 }
 
 // render makes an event ready. prev is what a state event replaced, nil for others and for the first of its kind.
 func render(ev, prev *store.Event) *rendered {
-	r := &rendered{ev: ev, body: make([]byte, 0, len(ev.Content())+256)}
-	r.body = event.AppendClient(r.body, ev.Event, event.ClientOptions{OmitRoomID: true})
-	r.body = r.body[:len(r.body)-1]
+	return &rendered{
+		ev:   ev,
+		body: appendBody(make([]byte, 0, len(ev.Content())+256), ev),
+		more: appendMore(nil, ev, prev),
+	}
+}
+
+// appendBody writes an event without room_id, unsigned and the closing brace.
+func appendBody(dst []byte, ev *store.Event) []byte {
+	dst = event.AppendClient(dst, ev.Event, event.ClientOptions{OmitRoomID: true})
+	return dst[:len(dst)-1]
+}
+
+// appendMore writes the members of unsigned that are the same for everybody.
+func appendMore(dst []byte, ev, prev *store.Event) []byte {
 	if prev != nil {
-		r.more = append(append(r.more, `,"prev_content":`...), prev.Content()...)
-		r.more = appendString(append(r.more, `,"prev_sender":`...), prev.Sender())
-		r.more = appendString(append(r.more, `,"replaces_state":`...), prev.ID())
+		dst = append(append(dst, `,"prev_content":`...), prev.Content()...)
+		dst = appendString(append(dst, `,"prev_sender":`...), prev.Sender())
+		dst = appendString(append(dst, `,"replaces_state":`...), prev.ID())
 	}
 	if because := ev.RedactedBecause; because != nil {
-		r.more = append(r.more, `,"redacted_because":`...)
-		r.more = event.AppendClient(r.more, because.Event, event.ClientOptions{OmitRoomID: true})
+		dst = append(dst, `,"redacted_because":`...)
+		dst = event.AppendClient(dst, because.Event, event.ClientOptions{OmitRoomID: true})
 	}
-	return r
+	return dst
 }
 
 // rendered returns the entry ready to be sent, made by the first who asks.
@@ -101,12 +116,15 @@ func (r *recipient) append(dst []byte, it item) []byte {
 }
 
 func (r *recipient) appendWhole(dst []byte, it item) []byte {
-	body := it.body
-	if r.federation {
-		body = it.ev.JSON()
-		body = body[:len(body)-1]
+	switch {
+	case r.federation:
+		body := it.ev.JSON()
+		dst = append(dst, body[:len(body)-1]...)
+	case it.made != nil:
+		dst = append(dst, it.made.body...)
+	default:
+		dst = appendBody(dst, it.ev)
 	}
-	dst = append(dst, body...)
 	dst = append(dst, `,"unsigned":{"age":`...)
 	dst = strconv.AppendInt(dst, r.nowTS-it.ev.OriginServerTS(), 10)
 	if it.membership != "" {
@@ -114,7 +132,11 @@ func (r *recipient) appendWhole(dst []byte, it item) []byte {
 		dst = append(dst, it.membership...)
 		dst = append(dst, '"')
 	}
-	dst = append(dst, it.more...)
+	if it.made != nil {
+		dst = append(dst, it.made.more...)
+	} else {
+		dst = appendMore(dst, it.ev, it.prev)
+	}
 	if it.ev.TxnID != "" && it.ev.TxnDevice == r.deviceID && it.ev.Sender() == r.userID {
 		dst = append(dst, `,"transaction_id":`...)
 		dst = appendString(dst, it.ev.TxnID)

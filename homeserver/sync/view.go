@@ -37,8 +37,14 @@ type view struct {
 	waiting map[*waiter]struct{}
 	used    time.Time
 
-	// ignored holds the users this one ignores, nil until asked for and after a change.
-	ignored atomic.Pointer[map[string]bool]
+	// ignored holds the users this one ignores, as of a count of the changes of that list.
+	ignored    atomic.Pointer[ignoredUsers]
+	ignoredGen atomic.Int64
+}
+
+type ignoredUsers struct {
+	gen   int64
+	users map[string]bool
 }
 
 type earlyRow struct {
