@@ -48,6 +48,24 @@ type decoder struct {
 	errs     []error
 	noUnused bool // inside an option nothing serves, single keys need no warning
 	numbers  bool // the field is a string that YAML may write as a number
+	depth    int
+	values   int
+}
+
+// Bounds on what aliases can make of a small file, one that holds itself included.
+const (
+	maxDepth  = 50
+	maxValues = 1 << 17
+)
+
+// enter counts a value. It returns false, after an error, where a file holds too many or too deep ones.
+func (d *decoder) enter(option string, n ast.Node) bool {
+	d.depth++
+	d.values++
+	if d.depth > maxDepth || d.values == maxValues {
+		d.fail(option, n, "too many values, or too deeply nested")
+	}
+	return d.depth <= maxDepth && d.values < maxValues
 }
 
 // defaulter is a type whose zero value is not its default.
@@ -139,6 +157,10 @@ func keyText(k ast.MapKeyNode) string {
 
 // value decodes n into v. option is v's path, for messages.
 func (d *decoder) value(option string, n ast.Node, v reflect.Value) {
+	defer func() { d.depth-- }()
+	if !d.enter(option, n) {
+		return
+	}
 	d.cfg.position[option] = d.at(n)
 	n = d.resolve(n)
 	if isNull(n) {
@@ -201,7 +223,7 @@ func (d *decoder) value(option string, n ast.Node, v reflect.Value) {
 	case reflect.Map:
 		d.mapping(option, n, v)
 	case reflect.Interface:
-		if x := d.plain(n); x != nil {
+		if x := d.plain(option, n); x != nil {
 			v.Set(reflect.ValueOf(x))
 		}
 	case reflect.String:
@@ -345,7 +367,11 @@ func (d *decoder) mode(option string, n ast.Node, v reflect.Value, word string) 
 }
 
 // plain decodes a value nothing is known of, as encoding/json would.
-func (d *decoder) plain(n ast.Node) any {
+func (d *decoder) plain(option string, n ast.Node) any {
+	defer func() { d.depth-- }()
+	if !d.enter(option, n) {
+		return nil
+	}
 	n = d.resolve(n)
 	switch v := n.(type) {
 	case nil, *ast.NullNode:
@@ -353,14 +379,14 @@ func (d *decoder) plain(n ast.Node) any {
 	case *ast.SequenceNode:
 		out := make([]any, len(v.Values))
 		for i, item := range v.Values {
-			out[i] = d.plain(item)
+			out[i] = d.plain(option, item)
 		}
 		return out
 	case *ast.MappingNode, *ast.MappingValueNode:
 		out := map[string]any{}
 		pairs, _ := d.pairs(n, 0)
 		for _, p := range pairs {
-			out[p.key] = d.plain(p.value)
+			out[p.key] = d.plain(option, p.value)
 		}
 		return out
 	case *ast.FloatNode:
