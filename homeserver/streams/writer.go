@@ -36,7 +36,7 @@ func NewWriter[R any](cfg WriterConfig[R]) *Writer[R] { return &Writer[R]{cfg} }
 // nothing is announced. fn must be repeatable. Its errors are returned as they are.
 //
 // When the connection breaks during the commit, Write finds out whether the transaction took place; it fails only if it
-// did not, or if it cannot tell before ctx ends.
+// did not, or if it cannot tell in a minute. Followers may then be told of rows that are not there.
 func (w *Writer[R]) Write(ctx context.Context, n int, fn func(ctx context.Context, tx *storage.Tx, ids []int64, writer storage.WriterNID) ([]replication.Row[R], error)) error {
 	const attempts = 5
 	for attempt := 1; ; attempt++ {
@@ -52,16 +52,20 @@ func (w *Writer[R]) Write(ctx context.Context, n int, fn func(ctx context.Contex
 			}
 			return w.cfg.IDs.WritePosition(ctx, tx, ids)
 		})
-		switch {
-		case err == nil:
+		if len(rows) > 0 && err != nil && uncertain(err) {
+			return w.settle(ctx, ids, rows, err)
+		}
+		if err == nil && len(rows) > 0 {
+			// The publisher keeps the rows while the numbers hold the position back. Were they given back first, a
+			// transaction beside this one could announce a position above rows that are not published yet.
+			err = w.hold(rows)
 			ids.Done()
-			return w.publish(rows)
-		case len(rows) > 0 && uncertain(err):
-			return w.settle(ctx, ids, err)
+			w.cfg.Publisher.Advance(w.cfg.IDs.Position())
+			return err
 		}
 		ids.Done()
 		w.cfg.Publisher.Advance(w.cfg.IDs.Position())
-		if attempt == attempts || !storage.IsRetryable(err) {
+		if err == nil || attempt == attempts || !storage.IsRetryable(err) {
 			return err
 		}
 		select {
@@ -72,8 +76,8 @@ func (w *Writer[R]) Write(ctx context.Context, n int, fn func(ctx context.Contex
 	}
 }
 
-func (w *Writer[R]) publish(rows []replication.Row[R]) error {
-	if err := w.cfg.Publisher.Publish(w.cfg.IDs.Position(), rows...); err != nil {
+func (w *Writer[R]) hold(rows []replication.Row[R]) error {
+	if err := w.cfg.Publisher.Publish(0, rows...); err != nil {
 		return fmt.Errorf("publish stream rows: %w", err)
 	}
 	return nil
@@ -86,22 +90,26 @@ func uncertain(err error) bool {
 }
 
 // settle finds out what became of a transaction whose commit was not answered.
-func (w *Writer[R]) settle(ctx context.Context, ids *storage.IDs, cause error) error {
+func (w *Writer[R]) settle(ctx context.Context, ids *storage.IDs, rows []replication.Row[R], cause error) error {
 	// The numbers hold back the position of the stream until this is known, so it goes on without the caller.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
 	defer cancel()
+	// Resolve lets the position go, so the rows must be with the publisher before. If they turn out not to be there, a
+	// follower that looks finds what was there before.
+	if err := w.hold(rows); err != nil {
+		return errors.Join(cause, err)
+	}
 	if err := w.cfg.IDs.Resolve(ctx, ids); err != nil {
 		return errors.Join(cause, fmt.Errorf("settle an unanswered commit: %w", err))
 	}
+	defer func() { w.cfg.Publisher.Advance(w.cfg.IDs.Position()) }()
 	all := ids.All()
-	first, last := all[0], all[len(all)-1]
-	rows, _, err := w.cfg.Source(ctx, w.cfg.Instance, first-1, last, len(all))
+	stored, _, err := w.cfg.Source(ctx, w.cfg.Instance, all[0]-1, all[len(all)-1], len(all))
 	if err != nil {
 		return errors.Join(cause, fmt.Errorf("settle an unanswered commit: %w", err))
 	}
-	if len(rows) == 0 {
-		w.cfg.Publisher.Advance(w.cfg.IDs.Position())
+	if len(stored) == 0 {
 		return cause
 	}
-	return w.publish(rows)
+	return nil
 }
