@@ -126,3 +126,22 @@ func SyncMembers(ctx context.Context, q Querier, rooms []RoomNID) ([]string, err
 	}
 	return out, nil
 }
+
+// WriterName is a writer with its number.
+type WriterName struct {
+	NID  WriterNID `db:"writer_nid"`
+	Name string    `db:"name"`
+}
+
+// ListWriters returns all instances that ever wrote a stream.
+func ListWriters(ctx context.Context, q Querier) ([]WriterName, error) {
+	rows, err := q.Query(ctx, listWritersSQL)
+	if err != nil {
+		return nil, fmt.Errorf("list writers: %w", TranslateError(err))
+	}
+	out, err := pgx.CollectRows(rows, pgx.RowToStructByName[WriterName])
+	if err != nil {
+		return nil, fmt.Errorf("list writers: %w", TranslateError(err))
+	}
+	return out, nil
+}
