@@ -32,6 +32,7 @@ type Config struct {
 	PushOptions
 	LoggingOptions
 	CachingOptions
+	RouterOptions
 
 	sources  []string
 	position map[string]Position

@@ -117,13 +117,6 @@ func (p *Proxy) Groups() []homeserver.Group {
 	return out
 }
 
-// Fallback forwards to the main process, for paths that no group names.
-func (p *Proxy) Fallback() http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		p.try(w, r, []*upstream{p.main})
-	})
-}
-
 // dial returns how to reach an upstream. Connections are kept: a proxy and a process behind it exchange
 // nearly all requests of a server.
 func dial(rawURL string) (*url.URL, *http.Transport, error) {
