@@ -66,10 +66,9 @@ type StreamIDsConfig struct {
 //     of p or less appears or disappears.
 //   - The position in the database is one that holds in that sense.
 //
-// The second holds over processes because every transaction takes a lock that it
-// shares with the other transactions of its writer and that a successor takes
-// exclusively, and because after that it fails unless its process is still the
-// writer.
+// The second holds over processes because every transaction says its position
+// under a lock that a successor waits for, and from then on fails unless its
+// process is still the writer.
 type StreamIDs struct {
 	db       *DB
 	stream   string
@@ -358,29 +357,46 @@ func (s *StreamIDs) Writer() WriterNID { return s.writer }
 // [StreamEpochs].
 func (s *StreamIDs) Epoch() int32 { return s.epoch }
 
-const advanceStreamPositionSQL = `SELECT advance_stream_position($1, $2, $3, $4, $5, $6)`
+// By primary key; one row. The row's values are looked at under its lock, so a
+// successor that came first is seen, and one that comes after waits.
+const setStreamPositionSQL = `
+UPDATE stream_positions SET position =
+    CASE WHEN owner = $3 AND generation = $4 THEN greatest(position, $5) ELSE stream_writer_lost(stream, writer_nid, owner <> $3) END
+WHERE stream = $1 AND writer_nid = $2`
 
-func (s *StreamIDs) positionArgs(ids []*IDs) []any {
+// By primary key; one row.
+const advanceStreamPositionSQL = `SELECT advance_stream_position($1, $2, $6, $3, $4, $5)`
+
+// positionStatement returns the statement that says the position which is true
+// once ids are done.
+func (s *StreamIDs) positionStatement(ids []*IDs) (sql string, args []any) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return []any{s.stream, s.writer, s.lockID, s.owner, s.generation, s.positionWithout(ids)}
+	args = []any{s.stream, s.writer, s.owner, s.generation, s.positionWithout(ids)}
+	for _, f := range s.inFlight {
+		if !slices.Contains(ids, f) {
+			// Costs more, and does not wait for the other transaction's end.
+			return advanceStreamPositionSQL, append(args, s.lockID)
+		}
+	}
+	return setStreamPositionSQL, args
 }
 
 // QueuePosition appends to b the statement that every transaction with rows of
 // the stream must hold: it records the position that is true once the
 // transaction, which has the given ids, is committed, and fails it with
 // [ErrWriterReplaced] or [ErrWriterRenewed] when this allocator is no longer the
-// writer. Its one row holds nothing.
-//
-// The transaction must hold the statement from the outset of ids' use: rows with
-// ids written in a transaction without it are not protected.
+// writer. It returns no rows of interest. It stands as late in the transaction
+// as may be: it holds up transactions of this writer that begin meanwhile.
 func (s *StreamIDs) QueuePosition(b *pgx.Batch, ids ...*IDs) {
-	b.Queue(advanceStreamPositionSQL, s.positionArgs(ids)...)
+	sql, args := s.positionStatement(ids)
+	b.Queue(sql, args...)
 }
 
 // WritePosition runs what [StreamIDs.QueuePosition] queues.
 func (s *StreamIDs) WritePosition(ctx context.Context, tx Querier, ids ...*IDs) error {
-	if _, err := tx.Exec(ctx, advanceStreamPositionSQL, s.positionArgs(ids)...); err != nil {
+	sql, args := s.positionStatement(ids)
+	if _, err := tx.Exec(ctx, sql, args...); err != nil {
 		return fmt.Errorf("write position of stream %q: %w", s.stream, TranslateError(err))
 	}
 	return nil

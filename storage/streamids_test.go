@@ -210,53 +210,100 @@ func TestBusyWriterNeedsOneRoundTrip(t *testing.T) {
 
 func TestSuccessorFencesOff(t *testing.T) {
 	t.Parallel()
+	// A transaction that is alone says its position in another way than one of
+	// several.
+	for name, alone := range map[string]bool{"alone": true, "one of several": false} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			db := storagetest.New(t)
+			newStream(t, db)
+			old := openIDs(t, db, "a")
+			open, late := take(t, old, 1, 0), take(t, old, 1, 0)
+			with := []*storage.IDs{open}
+			if alone {
+				with = append(with, late)
+			}
+
+			// A transaction of the old process that has said its position holds the
+			// successor up until it ends.
+			tx, err := db.Begin(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := tx.Exec(t.Context(), `INSERT INTO test_rows VALUES ($1, $2)`, open.All()[0], old.Writer()); err != nil {
+				t.Fatal(err)
+			}
+			if err := old.WritePosition(t.Context(), tx, with...); err != nil {
+				t.Fatal(err)
+			}
+			opened := make(chan *storage.StreamIDs, 1)
+			go func() {
+				s, err := storage.OpenStreamIDs(context.WithoutCancel(t.Context()), storage.StreamIDsConfig{DB: db, Stream: "test", Instance: "a"})
+				if err != nil {
+					t.Error(err)
+				}
+				opened <- s
+			}()
+			waitForLock(t, db)
+			if len(opened) != 0 {
+				t.Fatal("the successor did not wait for the open transaction")
+			}
+			if err := tx.Commit(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			successor := <-opened
+			if p := successor.Position(); p < late.All()[0] {
+				t.Errorf("successor's position %d is below ids of the process before it (%d)", p, late.All()[0])
+			}
+			b := &pgx.Batch{}
+			b.Queue(`INSERT INTO test_rows VALUES ($1, $2)`, late.All()[0], old.Writer())
+			if alone {
+				open.Done()
+			}
+			old.QueuePosition(b, late)
+			if err := storage.TranslateError(db.SendBatch(t.Context(), b).Close()); !errors.Is(err, storage.ErrWriterReplaced) {
+				t.Errorf("write of the old process: error %v, want ErrWriterReplaced", err)
+			}
+			if err := old.Resolve(t.Context(), late); !errors.Is(err, storage.ErrWriterReplaced) {
+				t.Errorf("Resolve of the old process: error %v, want ErrWriterReplaced", err)
+			}
+			var n int
+			if err := db.QueryRow(t.Context(), `SELECT count(*) FROM test_rows`).Scan(&n); err != nil || n != 1 {
+				t.Errorf("%d rows, error %v; want the one that was committed", n, err)
+			}
+		})
+	}
+}
+
+func TestTransactionsInFlightDoNotWaitForEachOther(t *testing.T) {
+	t.Parallel()
 	db := storagetest.New(t)
 	newStream(t, db)
-	old := openIDs(t, db, "a")
-	open, late := take(t, old, 1, 0), take(t, old, 1, 0)
-
-	// A transaction of the old process that has said its position holds the
-	// successor up until it ends.
-	tx, err := db.Begin(t.Context())
+	s := openIDs(t, db, "a")
+	first, second := take(t, s, 1, 0), take(t, s, 1, 0)
+	var txs [2]pgx.Tx
+	for i, ids := range []*storage.IDs{second, first} {
+		tx, err := db.Begin(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := s.WritePosition(t.Context(), tx, ids); err != nil {
+			t.Fatal(err)
+		}
+		txs[i] = tx
+	}
+	for _, tx := range txs {
+		if err := tx.Commit(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	states, err := storage.GetStreams(t.Context(), db, []string{"test"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := tx.Exec(t.Context(), `INSERT INTO test_rows VALUES ($1, $2)`, open.All()[0], old.Writer()); err != nil {
-		t.Fatal(err)
-	}
-	if err := old.WritePosition(t.Context(), tx, open); err != nil {
-		t.Fatal(err)
-	}
-	opened := make(chan *storage.StreamIDs)
-	go func() {
-		s, err := storage.OpenStreamIDs(context.WithoutCancel(t.Context()), storage.StreamIDsConfig{DB: db, Stream: "test", Instance: "a"})
-		if err != nil {
-			t.Error(err)
-		}
-		opened <- s
-	}()
-	waitForLock(t, db)
-	select {
-	case <-opened:
-		t.Fatal("the successor did not wait for the open transaction")
-	default:
-	}
-	if err := tx.Commit(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	successor := <-opened
-	if p := successor.Position(); p < late.All()[0] {
-		t.Errorf("successor's position %d is below ids of the process before it (%d)", p, late.All()[0])
-	}
-	if err := storage.TranslateError(write(t.Context(), db, old, late)); !errors.Is(err, storage.ErrWriterReplaced) {
-		t.Errorf("write of the old process: error %v, want ErrWriterReplaced", err)
-	}
-	if err := old.Resolve(t.Context(), late); !errors.Is(err, storage.ErrWriterReplaced) {
-		t.Errorf("Resolve of the old process: error %v, want ErrWriterReplaced", err)
-	}
-	var n int
-	if err := db.QueryRow(t.Context(), `SELECT count(*) FROM test_rows`).Scan(&n); err != nil || n != 1 {
-		t.Errorf("%d rows, error %v; want the one that was committed", n, err)
+	// The second says what is true while the first is in flight.
+	if got := states[0].Positions[0].Position; got > first.All()[0] {
+		t.Errorf("recorded position %d, want at most %d", got, first.All()[0])
 	}
 }
 

@@ -83,8 +83,9 @@ BEGIN
     INSERT INTO stream_positions AS p (stream, writer_nid, position, owner, generation) VALUES (p_stream, p_writer, 0, p_owner, 0)
     ON CONFLICT DO NOTHING;
     SELECT p.lock_id INTO STRICT lock_id FROM stream_positions p WHERE p.stream = p_stream AND p.writer_nid = p_writer;
-    -- The number is the letters "Weft".
+    -- The number is the letters "Weft". Whoever writes holds this lock, shared, or the row's.
     PERFORM pg_advisory_xact_lock(1466263156, lock_id);
+    PERFORM FROM stream_positions p WHERE p.stream = p_stream AND p.writer_nid = p_writer FOR UPDATE;
     reserved := reserved_stream_ids(id_sequence);
     SELECT greatest(max(p.position), p_max_id) INTO recorded FROM stream_positions p WHERE p.stream = p_stream;
     IF reserved < recorded THEN
@@ -144,8 +145,18 @@ BEGIN
 END
 $$;
 
--- Said by each transaction that writes rows of a stream. Fails unless the caller is still the writer of that name, and
--- keeps a successor waiting until the transaction has ended, so that the successor knows which rows there will be.
+-- Each transaction that writes rows of a stream says its position, in one of two ways. Either fails unless the caller is
+-- still the writer of that name, and keeps a successor waiting until the transaction has ended, so that the successor
+-- knows which rows there will be. A writer with one transaction in flight updates its row of stream_positions, checks it
+-- in the same breath, and calls this if it is no longer its own.
+CREATE FUNCTION stream_writer_lost(p_stream text, p_writer smallint, p_replaced boolean) RETURNS bigint LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION USING ERRCODE = CASE WHEN p_replaced THEN 'WF001' ELSE 'WF002' END,
+        MESSAGE = format('writer %s of stream %s', p_writer, p_stream);
+END
+$$;
+
+-- The other way, for a writer with several transactions in flight: they share a lock, so that none waits for another.
 -- Records the position, unless a transaction beside this one is doing so: a position that is too low is still true.
 CREATE FUNCTION advance_stream_position(p_stream text, p_writer smallint, p_lock integer, p_owner uuid, p_generation integer, p_position bigint)
 RETURNS void LANGUAGE plpgsql AS $$
@@ -154,10 +165,8 @@ DECLARE
 BEGIN
     PERFORM pg_advisory_xact_lock_shared(1466263156, p_lock);
     SELECT owner, generation INTO cur FROM stream_positions WHERE stream = p_stream AND writer_nid = p_writer;
-    IF NOT FOUND OR cur.owner <> p_owner THEN
-        RAISE EXCEPTION USING ERRCODE = 'WF001', MESSAGE = format('writer %s of stream %s', p_writer, p_stream);
-    ELSIF cur.generation <> p_generation THEN
-        RAISE EXCEPTION USING ERRCODE = 'WF002', MESSAGE = format('writer %s of stream %s', p_writer, p_stream);
+    IF cur.owner IS DISTINCT FROM p_owner OR cur.generation <> p_generation THEN
+        PERFORM stream_writer_lost(p_stream, p_writer, cur.owner IS DISTINCT FROM p_owner);
     END IF;
     UPDATE stream_positions SET position = p_position
     WHERE stream = p_stream AND writer_nid = p_writer AND position < p_position
