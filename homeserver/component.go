@@ -1,6 +1,20 @@
 package homeserver
 
-import "context"
+import (
+	"context"
+
+	"github.com/weft-im/weft/homeserver/task"
+)
+
+// The kinds of background tasks a process may have; see package task.
+type (
+	// Task is a Periodic or a Durable task.
+	Task = task.Task
+	// Periodic is work a timer starts.
+	Periodic = task.Periodic
+	// Durable is work queued in the database.
+	Durable = task.Durable
+)
 
 // Component is a part of a process that runs for as long as the process does: a replication client, a bus, a task runner.
 // A process starts its components in the order given and stops them in reverse.

@@ -44,7 +44,7 @@ type Config struct {
 	// is ready, and stopped in reverse once requests have drained.
 	Components []Component
 	// Tasks are the background tasks; they run in a component after Components. Background is required with them.
-	Tasks []task.Task
+	Tasks []Task
 	// Background configures the runner of Tasks. Its Instance, Log and Tasks are filled in.
 	Background *task.Config
 	// Authenticator checks access tokens. Required where an endpoint asks for a user.
