@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"sync/atomic"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -16,9 +17,10 @@ const slowStart = 5 * time.Second
 // component is a Component in a process.
 type component struct {
 	Component
-	cancel context.CancelFunc
-	done   chan struct{} // closed when Run has returned
-	err    error         // Run's, once done is closed
+	started atomic.Bool
+	cancel  context.CancelFunc
+	done    chan struct{} // closed when Run has returned
+	err     error         // Run's, once done is closed
 }
 
 func newComponent(c Component) *component {
@@ -29,6 +31,7 @@ func newComponent(c Component) *component {
 func (c *component) start(base context.Context, failed chan<- error) {
 	ctx, cancel := context.WithCancel(base)
 	c.cancel = cancel
+	c.started.Store(true)
 	go func() {
 		defer close(c.done)
 		defer func() {
@@ -73,7 +76,7 @@ func (c *component) wait(ctx context.Context, log zerolog.Logger) error {
 
 // stop ends the component and waits for it.
 func (c *component) stop(ctx context.Context) error {
-	if c.cancel == nil {
+	if !c.started.Load() {
 		return nil
 	}
 	c.cancel()
@@ -87,7 +90,7 @@ func (c *component) stop(ctx context.Context) error {
 
 // check says why the component does not work, nil where it does.
 func (c *component) check(ctx context.Context) error {
-	if c.cancel == nil {
+	if !c.started.Load() {
 		return errNotStarted
 	}
 	select {
