@@ -28,6 +28,8 @@ type EventBatch struct {
 	Events, Upgrades []NewEvent
 	// Auth says which of the events (state events only) name which others in their auth_events.
 	Auth []AuthEdge
+	// Gaps are prev_events of the events that are missing.
+	Gaps []EventGap
 	// Nodes are nodes of state trees.
 	Nodes []*statetree.Node
 	// Redactions are redactions, and those known before that turn out to be allowed.
@@ -55,6 +57,13 @@ type NewRoom struct {
 type NewEvent struct {
 	Event
 	Type string
+}
+
+// EventGap says that an event follows one that is missing.
+type EventGap struct {
+	RoomNID     RoomNID
+	EventNID    EventNID
+	PrevEventID string
 }
 
 // Redaction says that an event takes out the content of another.
@@ -167,9 +176,15 @@ FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::smallint[], $5::bytea[
 ` + wonJoin + ` WHERE e.event_nid = n.event_nid AND e.flags & 1 <> 0`
 
 const insertEventAuthSQL = `
-INSERT INTO event_auth (auth_nid, event_nid)
-SELECT n.auth_nid, n.event_nid
-FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[]) AS n(won, room_nid, auth_nid, event_nid)
+INSERT INTO event_auth (event_nid, auth_nid, auth_depth)
+SELECT n.event_nid, n.auth_nid, n.auth_depth
+FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::integer[]) AS n(won, room_nid, event_nid, auth_nid, auth_depth)
+` + wonJoin + ` ON CONFLICT DO NOTHING`
+
+const insertEventGapsSQL = `
+INSERT INTO event_gaps (prev_event_id, event_nid, room_nid)
+SELECT n.prev_event_id, n.event_nid, n.room_nid
+FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::text[]) AS n(won, room_nid, event_nid, prev_event_id)
 ` + wonJoin + ` ON CONFLICT DO NOTHING`
 
 const upsertRedactionsSQL = `
@@ -350,11 +365,19 @@ func (eb *EventBatch) queueEvents(b *pgx.Batch, marks map[RoomNID]int64) {
 			rooms[eb.Upgrades[i].NID] = eb.Upgrades[i].RoomNID
 		}
 		won, room, auth, nid := make([]int64, n), make([]int64, n), make([]int64, n), make([]int64, n)
+		depth := make([]int32, n)
 		for i, a := range eb.Auth {
 			r := rooms[a.EventNID]
-			won[i], room[i], auth[i], nid[i] = marks[r], int64(r), int64(a.AuthNID), int64(a.EventNID)
+			won[i], room[i], auth[i], nid[i], depth[i] = marks[r], int64(r), int64(a.AuthNID), int64(a.EventNID), a.AuthDepth
 		}
-		b.Queue(insertEventAuthSQL, won, room, auth, nid)
+		b.Queue(insertEventAuthSQL, won, room, nid, auth, depth)
+	}
+	if n := len(eb.Gaps); n > 0 {
+		won, room, nid, prev := make([]int64, n), make([]int64, n), make([]int64, n), make([]string, n)
+		for i, g := range eb.Gaps {
+			won[i], room[i], nid[i], prev[i] = marks[g.RoomNID], int64(g.RoomNID), int64(g.EventNID), g.PrevEventID
+		}
+		b.Queue(insertEventGapsSQL, won, room, nid, prev)
 	}
 	if len(eb.Nodes) > 0 {
 		queueStateNodes(b, eb.Nodes)

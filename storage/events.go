@@ -85,7 +85,7 @@ type Txn struct {
 // By events_txn: one row a transaction at most. The planner is kept from anything but a probe for each by the lateral
 // limit.
 const lookupTxnsSQL = `
-SELECT e.event_nid, e.room_nid, e.sender_nid, e.txn_device, e.txn_id, e.event_id
+SELECT e.event_nid, e.room_nid, e.sender_nid, e.txn_device, e.txn_id, e.event_id, e.writer_nid
 FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::text[]) AS t(room_nid, sender_nid, txn_device, txn_id)
 CROSS JOIN LATERAL (
     SELECT * FROM events e
@@ -96,8 +96,9 @@ CROSS JOIN LATERAL (
 // SentEvent is an event that a request has written.
 type SentEvent struct {
 	Txn
-	EventNID EventNID
-	EventID  string
+	EventNID  EventNID
+	EventID   string
+	WriterNID WriterNID
 }
 
 // LookupTxns returns the events that requests have written, in no order.
@@ -107,7 +108,7 @@ func LookupTxns(ctx context.Context, q Querier, txns []Txn) ([]SentEvent, error)
 		return nil, fmt.Errorf("look up %d transaction ids: %w", len(txns), TranslateError(err))
 	}
 	sent, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (s SentEvent, err error) {
-		err = row.Scan(&s.EventNID, &s.RoomNID, &s.SenderNID, &s.Device, &s.Txn.ID, &s.EventID)
+		err = row.Scan(&s.EventNID, &s.RoomNID, &s.SenderNID, &s.Device, &s.Txn.ID, &s.EventID, &s.WriterNID)
 		return s, err
 	})
 	if err != nil {
@@ -177,27 +178,83 @@ func WriterEvents(ctx context.Context, q Querier, writer WriterNID, after, upTo 
 	return queryEvents(ctx, q, writerEventsSQL, int64(after), int64(upTo), int16(writer), limit)
 }
 
-// By the primary key of event_auth: as many rows as events name one of those given.
-const authorisedBySQL = `
-SELECT a.auth_nid, a.event_nid FROM event_auth a WHERE a.auth_nid = ANY($1::bigint[])`
-
-// AuthEdge says that an event names another in its auth_events.
+// AuthEdge says that a state event names another in its auth_events.
 type AuthEdge struct {
-	AuthNID  EventNID `db:"auth_nid"`
 	EventNID EventNID `db:"event_nid"`
+	AuthNID  EventNID `db:"auth_nid"`
+	// AuthDepth is that of the event named.
+	AuthDepth int32 `db:"auth_depth"`
 }
 
-// AuthorisedBy returns the state events that name one of those given in their auth_events.
-func AuthorisedBy(ctx context.Context, q Querier, nids []EventNID) ([]AuthEdge, error) {
-	rows, err := q.Query(ctx, authorisedBySQL, int64s(nids))
+// By the primary key of event_auth: each event of the part of the auth chains that is asked for, once.
+const authChainSQL = `
+WITH RECURSIVE chain(event_nid) AS (
+    SELECT unnest($1::bigint[])
+    UNION
+    SELECT a.auth_nid FROM chain c JOIN event_auth a ON a.event_nid = c.event_nid WHERE a.auth_depth > $2
+)
+SELECT a.event_nid, a.auth_nid, a.auth_depth FROM chain c JOIN event_auth a ON a.event_nid = c.event_nid`
+
+// AuthChain returns the edges that leave the given events and those events of their auth chains whose auth depth is
+// above floor.
+func AuthChain(ctx context.Context, q Querier, from []EventNID, floor int32) ([]AuthEdge, error) {
+	rows, err := q.Query(ctx, authChainSQL, int64s(from), floor)
 	if err != nil {
-		return nil, fmt.Errorf("get events authorised by %d events: %w", len(nids), TranslateError(err))
+		return nil, fmt.Errorf("get auth chains of %d events: %w", len(from), TranslateError(err))
 	}
-	edges, err := pgx.CollectRows(rows, pgx.RowToStructByName[AuthEdge])
+	edges, err := pgx.CollectRows(rows, pgx.RowToStructByPos[AuthEdge])
 	if err != nil {
-		return nil, fmt.Errorf("get events authorised by %d events: %w", len(nids), TranslateError(err))
+		return nil, fmt.Errorf("get auth chains of %d events: %w", len(from), TranslateError(err))
 	}
 	return edges, nil
+}
+
+// Authorised is an event that names another in its auth_events.
+type Authorised struct {
+	AuthNID     EventNID    `db:"auth_nid"`
+	EventNID    EventNID    `db:"event_nid"`
+	StateKeyNID StateKeyNID `db:"state_key_nid"`
+	Rejected    bool        `db:"rejected"`
+}
+
+// By event_auth_reverse: limit rows an event at most, the newest first.
+const authorisedBySQL = `
+SELECT w.auth_nid, a.event_nid, e.state_key_nid, e.flags & 2 <> 0
+FROM unnest($1::bigint[], $2::bigint[]) AS w(auth_nid, below)
+CROSS JOIN LATERAL (
+    SELECT a.event_nid FROM event_auth a
+    WHERE a.auth_nid = w.auth_nid AND a.event_nid < w.below ORDER BY a.event_nid DESC LIMIT $3
+) a
+JOIN events e ON e.event_nid = a.event_nid`
+
+// AuthorisedBy returns events that name those given in their auth_events: of each a page of at most
+// limit, those below the number given for it, greatest first.
+func AuthorisedBy(ctx context.Context, q Querier, nids, below []EventNID, limit int) ([]Authorised, error) {
+	rows, err := q.Query(ctx, authorisedBySQL, int64s(nids), int64s(below), limit)
+	if err != nil {
+		return nil, fmt.Errorf("get events authorised by %d events: %w", len(nids), TranslateError(err))
+	}
+	out, err := pgx.CollectRows(rows, pgx.RowToStructByPos[Authorised])
+	if err != nil {
+		return nil, fmt.Errorf("get events authorised by %d events: %w", len(nids), TranslateError(err))
+	}
+	return out, nil
+}
+
+// By the primary key of event_gaps.
+const eventsAfterGapsSQL = `SELECT DISTINCT prev_event_id FROM event_gaps WHERE prev_event_id = ANY($1::text[])`
+
+// AfterGaps returns those of the event ids that some event was accepted after while they were missing.
+func AfterGaps(ctx context.Context, q Querier, eventIDs []string) ([]string, error) {
+	rows, err := q.Query(ctx, eventsAfterGapsSQL, eventIDs)
+	if err != nil {
+		return nil, fmt.Errorf("look for events after gaps: %w", TranslateError(err))
+	}
+	ids, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return nil, fmt.Errorf("look for events after gaps: %w", TranslateError(err))
+	}
+	return ids, nil
 }
 
 // By the primary key of redactions: the redactions of the events that may not be applied yet.
@@ -225,3 +282,41 @@ func PendingRedactions(ctx context.Context, q Querier, room RoomNID, eventIDs []
 
 // MaxEventNID is the number above those of all events.
 const MaxEventNID EventNID = math.MaxInt64
+
+// By the primary key.
+const existingEventsSQL = `SELECT event_nid FROM events WHERE event_nid = ANY($1::bigint[])`
+
+// ExistingEvents returns those of the numbers that events have.
+func ExistingEvents(ctx context.Context, q Querier, nids []EventNID) ([]EventNID, error) {
+	rows, err := q.Query(ctx, existingEventsSQL, int64s(nids))
+	if err != nil {
+		return nil, fmt.Errorf("look for %d events: %w", len(nids), TranslateError(err))
+	}
+	found, err := pgx.CollectRows(rows, pgx.RowTo[EventNID])
+	if err != nil {
+		return nil, fmt.Errorf("look for %d events: %w", len(nids), TranslateError(err))
+	}
+	return found, nil
+}
+
+// By redactions_by_event: one row a redaction.
+const appliedRedactionsSQL = `SELECT redaction_nid, redacts FROM redactions WHERE redaction_nid = ANY($1::bigint[]) AND allowed`
+
+// AppliedRedactions returns what those of the redactions redact that are to be applied.
+func AppliedRedactions(ctx context.Context, q Querier, nids []EventNID) (map[EventNID]string, error) {
+	rows, err := q.Query(ctx, appliedRedactionsSQL, int64s(nids))
+	if err != nil {
+		return nil, fmt.Errorf("get redactions: %w", TranslateError(err))
+	}
+	out := make(map[EventNID]string)
+	var nid EventNID
+	var redacts string
+	_, err = pgx.ForEachRow(rows, []any{&nid, &redacts}, func() error {
+		out[nid] = redacts
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("get redactions: %w", TranslateError(err))
+	}
+	return out, nil
+}

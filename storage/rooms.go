@@ -204,3 +204,30 @@ func orNone(s []string) []string {
 	}
 	return s
 }
+
+// By current_state_pkey: one row a piece.
+const getCurrentPiecesSQL = `
+SELECT c.room_nid, c.state_key_nid, c.event_nid
+FROM unnest($1::bigint[], $2::bigint[]) AS w(room_nid, state_key_nid)
+JOIN current_state c ON c.room_nid = w.room_nid AND c.state_key_nid = w.state_key_nid`
+
+// GetCurrentPieces returns single pieces of the current state of rooms, in no order. The EventNIDs asked with are not
+// looked at.
+func GetCurrentPieces(ctx context.Context, q Querier, pieces []CurrentState) ([]CurrentState, error) {
+	rooms, keys := make([]int64, len(pieces)), make([]int64, len(pieces))
+	for i, p := range pieces {
+		rooms[i], keys[i] = int64(p.RoomNID), int64(p.StateKeyNID)
+	}
+	rows, err := q.Query(ctx, getCurrentPiecesSQL, rooms, keys)
+	if err != nil {
+		return nil, fmt.Errorf("get %d pieces of current state: %w", len(pieces), TranslateError(err))
+	}
+	state, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (c CurrentState, err error) {
+		err = row.Scan(&c.RoomNID, &c.StateKeyNID, &c.EventNID)
+		return c, err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("get %d pieces of current state: %w", len(pieces), TranslateError(err))
+	}
+	return state, nil
+}

@@ -72,12 +72,25 @@ ALTER TABLE events ALTER COLUMN state_root SET STORAGE PLAIN;
 CREATE INDEX events_room_order ON events (room_nid, event_nid);
 CREATE UNIQUE INDEX events_txn ON events (room_nid, sender_nid, txn_device, txn_id) WHERE txn_id IS NOT NULL;
 
--- Which state events name which in their auth_events, for walks from an event to those it authorises.
+-- Which state events name which in their auth_events, for walks both ways.
 CREATE TABLE event_auth (
-    auth_nid  bigint NOT NULL,
-    event_nid bigint NOT NULL,
-    PRIMARY KEY (auth_nid, event_nid)
+    event_nid  bigint NOT NULL,
+    auth_nid   bigint NOT NULL,
+    -- events.auth_depth of the event named.
+    auth_depth integer NOT NULL,
+    PRIMARY KEY (event_nid, auth_nid)
 );
+CREATE INDEX event_auth_reverse ON event_auth (auth_nid, event_nid);
+
+-- The prev_events that were missing when an event of another server was accepted: where the known graph of a room ends,
+-- and which events that arrive late already have something after them.
+CREATE TABLE event_gaps (
+    prev_event_id text COLLATE "C" NOT NULL,
+    event_nid     bigint NOT NULL,
+    room_nid      bigint NOT NULL,
+    PRIMARY KEY (prev_event_id, event_nid)
+);
+CREATE INDEX event_gaps_room ON event_gaps (room_nid, event_nid);
 
 -- Which event takes the content out of which; the redacted event may arrive later than the redaction.
 CREATE TABLE redactions (
@@ -89,6 +102,7 @@ CREATE TABLE redactions (
     allowed       boolean NOT NULL,
     PRIMARY KEY (redacts, redaction_nid)
 );
+CREATE INDEX redactions_by_event ON redactions (redaction_nid);
 
 -- Current state, resolved over the extremities.
 CREATE TABLE current_state (
