@@ -164,9 +164,25 @@ func (proc *process) stop(ctx context.Context) error {
 	return proc.wait(context.WithoutCancel(ctx))
 }
 
+// kill ends the server and the processes that serve its connections, all at
+// once.
 func (proc *process) kill() error {
+	children := childrenOf(proc.pid)
 	if err := proc.signal(syscall.SIGKILL); err != nil {
 		return err
+	}
+	for _, pid := range children {
+		// It may have seen the end of the server already.
+		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
+			return fmt.Errorf("signal process %d: %w", pid, err)
+		}
+	}
+	for _, pid := range children {
+		for isServerOf(pid, proc.data) {
+			if err := pause(context.Background()); err != nil {
+				return err
+			}
+		}
 	}
 	return proc.wait(context.Background())
 }
