@@ -53,8 +53,9 @@ type (
 	ClientName struct{ Client string }
 
 	// Replicate asks all writers for their positions. Over TCP it also starts the flow of
-	// rows. With Streams, our addition, it limits the flow to the named streams and asks
-	// for nothing.
+	// everything. With Streams, our addition, it limits the flow of rows to the named
+	// streams, asks for nothing, and is answered with the same line once it is in force;
+	// "-" alone stops the flow of commands too.
 	Replicate struct{ Streams []string }
 
 	// UserSync says that a device of a user began or ended syncing with an instance.
