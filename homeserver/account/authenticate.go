@@ -58,7 +58,7 @@ func (s *Service) Authenticate(ctx context.Context, token string, r *http.Reques
 	switch {
 	case sess.deactivated:
 		return nil, mxerr.UnknownToken.WithField("soft_logout", false)
-	case sess.validUntilTS != 0 && now >= sess.validUntilTS:
+	case sess.validUntilTS != 0 && now >= sess.validUntilTS && !isLogout(r):
 		return nil, mxerr.UnknownToken.WithMessage("Access token has expired").WithField("soft_logout", true)
 	case sess.requester.Locked && !isLogout(r):
 		return nil, mxerr.UserLocked

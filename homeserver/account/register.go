@@ -23,6 +23,8 @@ type RegisterRequest struct {
 	InhibitLogin bool `json:"inhibit_login"`
 	// GuestAccessToken turns a guest into a registered user.
 	GuestAccessToken string `json:"guest_access_token"`
+	// ClientIP is where the request comes from; registrations are limited by it.
+	ClientIP string `json:"-"`
 	NewSession
 }
 
@@ -43,6 +45,10 @@ func (s *Service) Register(ctx context.Context, req RegisterRequest, body json.R
 		return nil, mxerr.Forbidden.WithMessage("Registration has been disabled")
 	}
 	if err := req.check(); err != nil {
+		return nil, err
+	}
+	// Counted when the account is made, so that the requests that lead up to it are not.
+	if err := s.cfg.Limits.Check("rc_registration", req.ClientIP); err != nil {
 		return nil, err
 	}
 	if req.Password != nil {
@@ -98,6 +104,9 @@ func (s *Service) Register(ctx context.Context, req RegisterRequest, body json.R
 		if hash, err = s.hasher.Hash(ctx, *effective.Password); err != nil {
 			return nil, err
 		}
+	}
+	if err := s.cfg.Limits.Allow("rc_registration", req.ClientIP); err != nil {
+		return nil, err
 	}
 	out, err := s.register(ctx, &effective, hash)
 	if err != nil {
@@ -174,12 +183,15 @@ func (s *Service) RegistrationFlows() [][]string {
 
 // RegisterGuest makes a guest's account and opens its session. Of the request only the display name of the device is
 // looked at. It is M_FORBIDDEN where guests are not allowed.
-func (s *Service) RegisterGuest(ctx context.Context, deviceName *string) (*Session, error) {
+func (s *Service) RegisterGuest(ctx context.Context, req RegisterRequest) (*Session, error) {
 	if !s.cfg.Registration.AllowGuestAccess {
 		return nil, mxerr.Forbidden.WithMessage("Guest access is disabled")
 	}
-	n := NewSession{InitialDeviceDisplayName: deviceName}
+	n := NewSession{InitialDeviceDisplayName: req.InitialDeviceDisplayName}
 	if err := n.check(); err != nil {
+		return nil, err
+	}
+	if err := s.cfg.Limits.Allow("rc_registration", req.ClientIP); err != nil {
 		return nil, err
 	}
 	user, userID, err := s.Create(ctx, NewAccount{Guest: true})

@@ -103,6 +103,11 @@ const defaultLoginTokenMS = 2 * 60 * 1000
 // LoginTokensEnabled reports whether users may make login tokens.
 func (s *Service) LoginTokensEnabled() bool { return s.cfg.Login.LoginViaExistingSession.Enabled }
 
+// LoginTokenNeedsAuth reports whether users have to authenticate again to make a login token.
+func (s *Service) LoginTokenNeedsAuth() bool {
+	return s.cfg.Login.LoginViaExistingSession.RequireUIAuth
+}
+
 // NewLoginToken makes a login token for the requester. Where the server does not offer it, it is M_UNRECOGNIZED.
 func (s *Service) NewLoginToken(ctx context.Context, who *Requester) (*LoginTokenGrant, error) {
 	if !s.LoginTokensEnabled() {
