@@ -289,6 +289,9 @@ func (w *Writer) submit(roomID string, req *request) error {
 
 // answered says that a request of l has its answer.
 func (w *Writer) answered(l *lane, n int) {
+	if n == 0 {
+		return // deliver found nothing to answer; the lane may be idle already
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.outstanding -= n
