@@ -10,24 +10,30 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/weft-im/weft/homeserver/mxerr"
+	"github.com/weft-im/weft/homeserver/writer"
 	"github.com/weft-im/weft/storage"
 )
 
-// Rooms is what a change of an account does in rooms.
+// Rooms has users leave rooms. *room.Service does.
 type Rooms interface {
-	// SetMemberProfile sends the m.room.member event of a user who is joined to a room with another display name and
-	// avatar, each "" for none. Where nothing changes, nothing need be sent.
-	SetMemberProfile(ctx context.Context, roomID, userID, displayName, avatarURL string) error
-	// LeaveRoom has a user leave a room, decline its invite, or take back a knock.
-	LeaveRoom(ctx context.Context, roomID, userID string) error
+	// Leave has a user leave a room, decline its invite, or take back a knock.
+	Leave(ctx context.Context, who *Requester, roomID, reason string) error
+}
+
+// Writer writes events to rooms. *writer.Writer does.
+type Writer interface {
+	// Send writes drafts to a room in their order, all of them or none.
+	Send(ctx context.Context, roomID string, drafts ...writer.Draft) ([]writer.Result, error)
 }
 
 // RoomWorkerConfig configures a RoomWorker.
 type RoomWorkerConfig struct {
 	// Accounts is the service whose changes are carried out promptly. Required.
 	Accounts *Service
-	// Rooms carries them out. Required.
+	// Rooms has users leave. Required.
 	Rooms Rooms
+	// Writer sends their names. Required.
+	Writer Writer
 	// Poll is how often the database is asked for work that another process has left undone. Defaults to a minute.
 	Poll time.Duration
 	// Log is silent by default.
@@ -51,8 +57,8 @@ const (
 
 // NewRoomWorker checks the configuration. It does no I/O.
 func NewRoomWorker(cfg RoomWorkerConfig) (*RoomWorker, error) {
-	if cfg.Accounts == nil || cfg.Rooms == nil {
-		return nil, errors.New("account: RoomWorkerConfig.Accounts and Rooms are required")
+	if cfg.Accounts == nil || cfg.Rooms == nil || cfg.Writer == nil {
+		return nil, errors.New("account: RoomWorkerConfig.Accounts, Rooms and Writer are required")
 	}
 	if cfg.Poll == 0 {
 		cfg.Poll = time.Minute
@@ -113,7 +119,7 @@ func (w *RoomWorker) do(ctx context.Context, job *storage.RoomWork) error {
 			return err
 		}
 		for _, room := range rooms {
-			if err := w.room(ctx, job, room.RoomID); err != nil {
+			if err := w.room(ctx, job, room); err != nil {
 				return err
 			}
 			job.AfterRoomNID = room.NID
@@ -132,23 +138,20 @@ func (w *RoomWorker) do(ctx context.Context, job *storage.RoomWork) error {
 }
 
 // room does the work of one room. A room that refuses (the user was banned meanwhile, say) is passed over.
-func (w *RoomWorker) room(ctx context.Context, job *storage.RoomWork, roomID string) error {
+func (w *RoomWorker) room(ctx context.Context, job *storage.RoomWork, room storage.RoomName) error {
 	for attempt := 1; ; attempt++ {
 		var err error
 		switch job.Kind {
 		case storage.RoomWorkProfile:
-			var name, avatar string
-			if name, avatar, err = w.cfg.Accounts.Profile(ctx, job.UserID); err == nil {
-				err = w.cfg.Rooms.SetMemberProfile(ctx, roomID, job.UserID, name, avatar)
-			}
+			err = w.sendProfile(ctx, job, room)
 		case storage.RoomWorkLeave:
-			err = w.cfg.Rooms.LeaveRoom(ctx, roomID, job.UserID)
+			err = w.cfg.Rooms.Leave(ctx, &Requester{UserID: job.UserID}, room.RoomID, "")
 		}
 		if err == nil || ctx.Err() != nil {
 			return ctx.Err()
 		}
 		if _, refused := mxerr.As(err); refused || attempt == roomWorkRetries {
-			w.log.Info().Err(err).Str("room_id", roomID).Str("user_id", job.UserID).Msg("a change of an account did not reach a room")
+			w.log.Info().Err(err).Str("room_id", room.RoomID).Str("user_id", job.UserID).Msg("a change of an account did not reach a room")
 			return nil
 		}
 		select {
@@ -159,15 +162,30 @@ func (w *RoomWorker) room(ctx context.Context, job *storage.RoomWork, roomID str
 	}
 }
 
-// MemberContent returns the content of the m.room.member event of a user who is joined.
-func MemberContent(displayName, avatarURL string) json.RawMessage {
-	b, err := json.Marshal(struct {
+// sendProfile sends the m.room.member event with the profile as it is now.
+func (w *RoomWorker) sendProfile(ctx context.Context, job *storage.RoomWork, room storage.RoomName) error {
+	name, avatar, err := w.cfg.Accounts.Profile(ctx, job.UserID)
+	if err != nil {
+		return err
+	}
+	// The list of rooms is some rooms old. Somebody who has left since must not come back by their new name.
+	members, err := storage.GetMembers(ctx, w.cfg.Accounts.cfg.DB, room.NID, []storage.UserNID{job.UserNID})
+	if err != nil {
+		return err
+	}
+	if len(members) == 0 || members[0].Membership != storage.MembershipJoin {
+		return nil
+	}
+	content, err := json.Marshal(struct {
 		Membership  string `json:"membership"`
 		DisplayName string `json:"displayname,omitempty"`
 		AvatarURL   string `json:"avatar_url,omitempty"`
-	}{"join", displayName, avatarURL})
+	}{"join", name, avatar})
 	if err != nil {
-		panic(err) // three strings
+		return err
 	}
-	return b
+	_, err = w.cfg.Writer.Send(ctx, room.RoomID, writer.Draft{
+		Type: "m.room.member", StateKey: &job.UserID, Sender: job.UserID, Content: content, SkipUnchanged: true,
+	})
+	return err
 }
