@@ -54,6 +54,7 @@ type testRoom struct {
 	tip    []string
 	state  AuthMap
 	create *Event
+	hashes map[string]string // reference hashes, for versions 1 and 2
 }
 
 // newTestRoom creates a room by @alice:a, who joins.
@@ -82,7 +83,7 @@ func (r *testRoom) draft(sender, typ string, stateKey *string, content any) Draf
 	}
 	d := Draft{
 		RoomID: r.id, Sender: sender, Type: typ, StateKey: stateKey, Content: raw,
-		PrevEvents: r.tip, Depth: r.depth + 1, OriginServerTS: r.ts + 1,
+		PrevEvents: r.tip, Depth: r.depth + 1, OriginServerTS: r.ts + 1, RefHashes: r.hashes,
 	}
 	for _, tuple := range AuthTuples(r.v, sender, typ, stateKey, mustCanonical(r.t, raw)) {
 		if e := r.state.Event(tuple); e != nil {
@@ -111,6 +112,11 @@ func (r *testRoom) put(sender, typ, stateKey string, content any) *Event {
 
 func (r *testRoom) apply(e *Event) {
 	r.tip, r.depth, r.ts = []string{e.ID()}, e.Depth(), e.OriginServerTS()
+	if r.hashes == nil {
+		r.hashes = map[string]string{}
+	}
+	hash := e.ReferenceHash()
+	r.hashes[e.ID()] = base64.RawStdEncoding.EncodeToString(hash[:])
 	if e.IsState() {
 		r.state[e.Tuple()] = e
 	}
