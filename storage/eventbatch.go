@@ -1,7 +1,6 @@
 package storage
 
 import (
-	"bytes"
 	"fmt"
 	"slices"
 	"strconv"
@@ -256,29 +255,6 @@ INSERT INTO stripped_state (event_nid, state)
 SELECT n.event_nid, n.state FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bytea[]) AS n(won, room_nid, event_nid, state)
 ` + wonJoin + ` ON CONFLICT (event_nid) DO UPDATE SET state = excluded.state`
 
-// By the primary key, one row a node. A node that is there is marked as written again, so that it is not collected as
-// garbage before the root that needs it is visible.
-const writeStateNodesSQL = `
-INSERT INTO state_nodes AS s (hash, data, written_ts)
-SELECT n.hash, n.data, now_ms() FROM unnest($1::bytea[], $2::bytea[]) AS n(hash, data)
-ON CONFLICT (hash) DO UPDATE SET written_ts = excluded.written_ts`
-
-func queueStateNodes(b *pgx.Batch, nodes []*statetree.Node) {
-	sorted := slices.Clone(nodes)
-	// In one order in all transactions, so that two cannot wait for each other, and each hash once.
-	slices.SortFunc(sorted, func(x, y *statetree.Node) int {
-		hx, hy := x.Hash(), y.Hash()
-		return bytes.Compare(hx[:], hy[:])
-	})
-	sorted = slices.CompactFunc(sorted, func(x, y *statetree.Node) bool { return x.Hash() == y.Hash() })
-	hashes, data := make([][]byte, len(sorted)), make([][]byte, len(sorted))
-	for i, n := range sorted {
-		h := n.Hash()
-		hashes[i], data[i] = h[:], n.Encode()
-	}
-	b.Queue(writeStateNodesSQL, hashes, data)
-}
-
 // Queue appends the statements to b. When the results are read, won is called for each room that was not lost.
 func (eb *EventBatch) Queue(b *pgx.Batch, won func(RoomNID)) {
 	slices.SortFunc(eb.Heads, func(x, y RoomHead) int { return int(min(max(x.RoomNID-y.RoomNID, -1), 1)) })
@@ -380,7 +356,7 @@ func (eb *EventBatch) queueEvents(b *pgx.Batch, marks map[RoomNID]int64) {
 		b.Queue(insertEventGapsSQL, won, room, nid, prev)
 	}
 	if len(eb.Nodes) > 0 {
-		queueStateNodes(b, eb.Nodes)
+		QueueStateNodes(b, eb.Nodes)
 	}
 	if n := len(eb.Redactions); n > 0 {
 		won, room, nid := make([]int64, n), make([]int64, n), make([]int64, n)

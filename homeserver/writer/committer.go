@@ -106,10 +106,7 @@ func (c *committer) take() []*share {
 		if l == nil {
 			break
 		}
-		items, h, more := l.take(events, bytes)
-		if more {
-			c.offer(l)
-		}
+		items, h := l.take(events, bytes)
 		if len(items) == 0 {
 			continue
 		}

@@ -265,10 +265,14 @@ func (l *lane) deliver(items []*item) {
 	l.w.answered(l, len(items))
 }
 
-// take moves ready items to the committer, up to the limits; at least one.
-func (l *lane) take(events, bytes int) (items []*item, h head, more bool) {
+// take moves ready items to the committer, up to the limits, at least one; none while earlier ones are still on their
+// way, as then the lane offers itself again when these are settled.
+func (l *lane) take(events, bytes int) (items []*item, h head) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if len(l.inflight) > 0 {
+		return nil, head{}
+	}
 	n := 0
 	for n < len(l.ready) {
 		it := l.ready[n]
@@ -284,7 +288,7 @@ func (l *lane) take(events, bytes int) (items []*item, h head, more bool) {
 	items = l.ready[:n:n]
 	l.ready = l.ready[n:]
 	l.inflight = items
-	return items, l.head, len(l.ready) > 0
+	return items, l.head
 }
 
 // settled says that what was taken is committed, with the head as it is now.
@@ -299,7 +303,11 @@ func (l *lane) settled(h head) {
 		}
 	}
 	l.wakeWaiting()
+	more := len(l.ready) > 0
 	l.mu.Unlock()
+	if more {
+		l.w.committer.offer(l)
+	}
 	l.deliver(items)
 }
 
