@@ -27,26 +27,26 @@ type EventPageQuery struct {
 	Senders, NotSenders []UserNID
 }
 
-const eventPageWhere = `
-SELECT depth, event_nid FROM events
-WHERE room_nid = $1 AND flags & 7 = 0
-AND (depth, event_nid) > ($2::bigint, $3::bigint) AND (depth, event_nid) <= ($4::bigint, $5::bigint)
-AND ($6::text[] IS NULL OR type LIKE ANY($6)) AND NOT coalesce(type LIKE ANY($7), false)
-AND ($8::bigint[] IS NULL OR sender_nid = ANY($8)) AND NOT coalesce(sender_nid = ANY($9), false)`
+const eventPageSQL = `
+SELECT ` + eventColumns + ` FROM events e
+WHERE e.room_nid = $1 AND e.flags & 7 = 0
+AND (e.depth, e.event_nid) > ($2::bigint, $3::bigint) AND (e.depth, e.event_nid) <= ($4::bigint, $5::bigint)
+AND ($6::text[] IS NULL OR e.type LIKE ANY($6)) AND NOT coalesce(e.type LIKE ANY($7), false)
+AND ($8::bigint[] IS NULL OR e.sender_nid = ANY($8)) AND NOT coalesce(e.sender_nid = ANY($9), false)`
 
 // events_room_depth; Limit rows, more are read where the filter refuses many.
 const (
-	selectEventPageSQL         = eventPageWhere + ` ORDER BY depth, event_nid LIMIT $10`
-	selectEventPageBackwardSQL = eventPageWhere + ` ORDER BY depth DESC, event_nid DESC LIMIT $10`
+	selectEventPageSQL         = eventPageSQL + ` ORDER BY e.depth, e.event_nid LIMIT $10`
+	selectEventPageBackwardSQL = eventPageSQL + ` ORDER BY e.depth DESC, e.event_nid DESC LIMIT $10`
 )
 
-// EventPage returns places of events in the order asked for.
-func EventPage(ctx context.Context, q Querier, p EventPageQuery) ([]EventPoint, error) {
+// EventPage returns events in the order asked for.
+func EventPage(ctx context.Context, q Querier, p EventPageQuery) ([]Event, error) {
 	sql := selectEventPageSQL
 	if p.Backwards {
 		sql = selectEventPageBackwardSQL
 	}
-	return collect[EventPoint](ctx, q, sql, p.Room, p.After.Depth, p.After.NID, p.UpTo.Depth, p.UpTo.NID,
+	return queryEvents(ctx, q, sql, p.Room, p.After.Depth, p.After.NID, p.UpTo.Depth, p.UpTo.NID,
 		p.Types, p.NotTypes, p.Senders, p.NotSenders, p.Limit)
 }
 

@@ -19,8 +19,8 @@ type access struct {
 	room *store.Room
 	// member is the user's place in the room, nil for those who never had one.
 	member *store.Member
-	// left is the event that ended the user's stay, nil while they are joined and for those who look in from outside.
-	// Its state, and the events up to it, are the last they may see.
+	// left is the event that ended the user's stay, nil while they are joined and where everybody may look in. Its state,
+	// and the events up to it, are the last they may see.
 	left *store.Event
 	// peek is set for those who look into a world-readable room.
 	peek bool
@@ -68,31 +68,31 @@ func (s *Service) readable(ctx context.Context, who *Requester, roomID string) (
 	if a.joined() {
 		return a, nil
 	}
-	if a.member != nil && !a.member.Forgotten &&
-		(a.member.Membership == storage.MembershipLeave || a.member.Membership == storage.MembershipBan) {
-		last, err := s.views.LastJoined(ctx, r.NID, who.UserID)
-		if err != nil {
-			return nil, err
-		}
-		if last > 0 {
-			es, err := s.store.Events(ctx, []storage.EventNID{last})
-			if err != nil {
-				return nil, fmt.Errorf("read the event that ended the stay of %s in %s: %w", who.UserID, roomID, err)
-			}
-			if es[0] != nil {
-				a.left = es[0]
-				return a, nil
-			}
-		}
-	}
 	hv, err := s.current(ctx, r, event.TypeHistoryVisibility, "")
 	if err != nil {
 		return nil, err
 	}
-	if hv == nil || gjson.GetBytes(hv.Content(), "history_visibility").Str != view.WorldReadable {
+	if hv != nil && gjson.GetBytes(hv.Content(), "history_visibility").Str == view.WorldReadable {
+		a.peek = true
+		return a, nil
+	}
+	if a.member == nil || a.member.Forgotten || a.member.Membership != storage.MembershipLeave && a.member.Membership != storage.MembershipBan {
 		return nil, denied
 	}
-	a.peek = true
+	last, err := s.views.LastJoined(ctx, r.NID, who.UserID)
+	if err != nil {
+		return nil, err
+	}
+	if last <= 0 {
+		return nil, denied
+	}
+	es, err := s.store.Events(ctx, []storage.EventNID{last})
+	if err != nil {
+		return nil, fmt.Errorf("read the event that ended the stay of %s in %s: %w", who.UserID, roomID, err)
+	}
+	if a.left = es[0]; a.left == nil {
+		return nil, denied
+	}
 	return a, nil
 }
 

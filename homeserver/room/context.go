@@ -40,7 +40,7 @@ func (s *Service) Context(ctx context.Context, who *Requester, roomID, eventID s
 		f = &filter.Events{}
 	}
 	limit = max(0, min(limit, MaxPage, f.Limit(MaxPage, MaxPage)))
-	at := storage.EventPoint{Depth: e.Depth(), NID: e.NID}
+	at := pointAt(e.Event)
 	just := token.Before(at.Depth, int64(at.NID))
 	before := &walked{next: storage.EventPoint{Depth: just.Depth, NID: storage.EventNID(just.NID)}}
 	after := &walked{next: at}

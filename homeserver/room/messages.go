@@ -164,17 +164,17 @@ func (s *Service) walk(ctx context.Context, who *Requester, w window) (*walked, 
 		if scanned > 0 {
 			q.Limit = max(q.Limit, 100)
 		}
-		points, err := storage.EventPage(ctx, s.cfg.DB, q)
+		es, err := s.store.Page(ctx, q)
 		if err != nil {
-			return nil, fmt.Errorf("find events of %s: %w", w.room.ID, err)
+			return nil, fmt.Errorf("read events of %s: %w", w.room.ID, err)
 		}
-		taken, err := s.take(ctx, who, w, points, got)
+		taken, err := s.take(ctx, who, w, es, got)
 		if err != nil {
 			return nil, err
 		}
 		scanned += taken
-		got.more = taken < len(points)
-		if len(points) == q.Limit && !got.more {
+		got.more = taken < len(es)
+		if len(es) == q.Limit && !got.more {
 			got.more = true // the page was full, so there may be others behind it
 		}
 		if !got.more || len(got.events) >= w.limit || scanned >= maxScanned {
@@ -197,39 +197,25 @@ func (s *Service) walk(ctx context.Context, who *Requester, w window) (*walked, 
 	return got, nil
 }
 
-// take adds the events at points to got until it has enough, and returns how many points it has dealt with.
-func (s *Service) take(ctx context.Context, who *Requester, w window, points []storage.EventPoint, got *walked) (int, error) {
-	nids := make([]storage.EventNID, len(points))
-	for i, p := range points {
-		nids[i] = p.NID
-	}
-	es, err := s.store.Events(ctx, nids)
-	if err != nil {
-		return 0, fmt.Errorf("read events of %s: %w", w.room.ID, err)
-	}
-	vs, err := s.views.Of(ctx, s.viewer(who), w.room.NID, present(es))
+// take adds events to got until it has enough, and returns how many it has dealt with.
+func (s *Service) take(ctx context.Context, who *Requester, w window, es []*store.Event, got *walked) (int, error) {
+	vs, err := s.views.Of(ctx, s.viewer(who), w.room.NID, es)
 	if err != nil {
 		return 0, fmt.Errorf("view events of %s: %w", w.room.ID, err)
 	}
-	next := 0
-	for i, p := range points {
+	for i, v := range vs {
 		if len(got.events) >= w.limit {
 			return i, nil
 		}
-		got.next = p
+		got.next = pointAt(v.Event)
 		if w.backwards {
 			got.next.NID--
 		}
-		if es[i] == nil {
-			continue
-		}
-		v := vs[next]
-		next++
 		if v.Visible && w.filter.Match(subjectOf(v.Event)) {
 			got.events = append(got.events, v)
 		}
 	}
-	return len(points), nil
+	return len(vs), nil
 }
 
 // senders fills in the senders of a query, and reports false where no event can match.
@@ -267,7 +253,7 @@ func (s *Service) backfill(ctx context.Context, r *store.Room, limit int) (int, 
 // endOf returns the end of what the user may see of a room.
 func (s *Service) endOf(ctx context.Context, a *access) (storage.EventPoint, error) {
 	if a.left != nil {
-		return storage.EventPoint{Depth: a.left.Depth(), NID: a.left.NID}, nil
+		return pointAt(a.left), nil
 	}
 	h, err := s.store.Head(ctx, a.room.NID)
 	if err != nil {
@@ -358,6 +344,10 @@ func (s *Service) sendersOf(ctx context.Context, events []view.Event) ([]*store.
 
 func subjectOf(e *store.Event) filter.Subject {
 	return filter.Subject{RoomID: e.RoomID(), Type: e.Type(), Sender: e.Sender(), Content: e.Content()}
+}
+
+func pointAt(e *store.Event) storage.EventPoint {
+	return storage.EventPoint{Depth: e.Depth(), NID: e.NID}
 }
 
 func tokenAt(p storage.EventPoint) string {

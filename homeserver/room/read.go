@@ -205,18 +205,11 @@ func (s *Service) membersThen(ctx context.Context, a *access, at string, wanted 
 		if !ok {
 			return nil, nil
 		}
-		last, err := storage.EventPage(ctx, s.cfg.DB, storage.EventPageQuery{Room: a.room.NID, UpTo: p, Backwards: true, Limit: 1})
-		if err != nil {
-			return nil, fmt.Errorf("find the event before a token: %w", err)
-		}
-		if len(last) == 0 {
-			return nil, nil
-		}
-		es, err := s.store.Events(ctx, []storage.EventNID{last[0].NID})
+		es, err := s.store.Page(ctx, storage.EventPageQuery{Room: a.room.NID, UpTo: p, Backwards: true, Limit: 1})
 		if err != nil {
 			return nil, fmt.Errorf("read the event before a token: %w", err)
 		}
-		if es[0] == nil {
+		if len(es) == 0 {
 			return nil, nil
 		}
 		if root, err = s.store.StateAfter(ctx, es[0]); err != nil {

@@ -38,14 +38,10 @@ func (s *Service) askElsewhere(ctx context.Context, r *store.Room, here *EventAt
 	if here == nil {
 		return !forwards
 	}
-	first, err := storage.EventPage(ctx, s.cfg.DB, storage.EventPageQuery{
+	first, err := s.store.Page(ctx, storage.EventPageQuery{
 		Room: r.NID, UpTo: storage.EventPoint{Depth: event.MaxDepth}, Limit: 1,
 	})
-	if err != nil || len(first) == 0 {
-		return false
-	}
-	es, err := s.store.Events(ctx, []storage.EventNID{first[0].NID})
-	return err == nil && es[0] != nil && es[0].ID() == here.EventID && es[0].Type() != event.TypeCreate
+	return err == nil && len(first) == 1 && first[0].ID() == here.EventID && first[0].Type() != event.TypeCreate
 }
 
 func nearer(a, b *EventAt, forwards bool) bool {
