@@ -76,7 +76,14 @@ func (s *Service) readable(ctx context.Context, who *Requester, roomID string) (
 		a.peek = true
 		return a, nil
 	}
-	if a.member == nil || a.member.Forgotten || a.member.Membership != storage.MembershipLeave && a.member.Membership != storage.MembershipBan {
+	if a.member == nil || a.member.Membership != storage.MembershipLeave && a.member.Membership != storage.MembershipBan {
+		return nil, denied
+	}
+	forgotten, err := s.forgotten(ctx, r, a.member.UserNID)
+	if err != nil {
+		return nil, err
+	}
+	if forgotten {
 		return nil, denied
 	}
 	last, err := s.views.LastJoined(ctx, r.NID, who.UserID)
@@ -94,6 +101,16 @@ func (s *Service) readable(ctx context.Context, who *Requester, roomID string) (
 		return nil, denied
 	}
 	return a, nil
+}
+
+// forgotten reports whether a user has forgotten a room. The row is read each time: what one process forgets, the caches
+// of the others do not learn from any stream.
+func (s *Service) forgotten(ctx context.Context, r *store.Room, user storage.UserNID) (bool, error) {
+	rows, err := storage.GetMembers(ctx, s.cfg.DB, r.NID, []storage.UserNID{user})
+	if err != nil {
+		return false, fmt.Errorf("read membership in %s: %w", r.ID, err)
+	}
+	return len(rows) == 1 && rows[0].Forgotten, nil
 }
 
 // CheckReadable tells whether a user may read a room at least in part.

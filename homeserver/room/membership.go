@@ -218,7 +218,7 @@ func (s *Service) Forget(ctx context.Context, who *Requester, roomID string) err
 	if err != nil {
 		return fmt.Errorf("read membership of %s in %s: %w", who.UserID, roomID, err)
 	}
-	if m == nil || m.Forgotten {
+	if m == nil {
 		return nil
 	}
 	if m.Membership != storage.MembershipLeave && m.Membership != storage.MembershipBan {

@@ -45,8 +45,14 @@ func (s *Service) visibleEvent(ctx context.Context, who *Requester, roomID, even
 	if err != nil {
 		return nil, nil, fmt.Errorf("read membership of %s in %s: %w", who.UserID, roomID, err)
 	}
-	if m != nil && m.Forgotten {
-		return nil, nil, notFound
+	if m != nil && (m.Membership == storage.MembershipLeave || m.Membership == storage.MembershipBan) {
+		gone, err := s.forgotten(ctx, r, m.UserNID)
+		if err != nil {
+			return nil, nil, err
+		}
+		if gone {
+			return nil, nil, notFound
+		}
 	}
 	e, err := s.eventIn(ctx, r, eventID)
 	if err != nil {
