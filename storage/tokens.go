@@ -284,13 +284,13 @@ func GetOpenIDToken(ctx context.Context, q Querier, hash []byte, nowTS int64) (u
 	return userID, nil
 }
 
-// PruneTokens deletes login tokens, OpenID tokens and registration nonces that expired before a time, and sessions
+// PruneTokens deletes login tokens, OpenID tokens and registration nonces that have expired at a time, and sessions
 // of interactive authentication that began before uiaBeforeTS; times are in milliseconds since the epoch.
 func PruneTokens(ctx context.Context, q Querier, beforeTS, uiaBeforeTS int64) error {
 	b := &pgx.Batch{}
-	b.Queue(`DELETE FROM login_tokens WHERE expiry_ts < $1`, beforeTS)
-	b.Queue(`DELETE FROM openid_tokens WHERE valid_until_ts < $1`, beforeTS)
-	b.Queue(`DELETE FROM registration_nonces WHERE expiry_ts < $1`, beforeTS)
+	b.Queue(`DELETE FROM login_tokens WHERE expiry_ts <= $1`, beforeTS)
+	b.Queue(`DELETE FROM openid_tokens WHERE valid_until_ts <= $1`, beforeTS)
+	b.Queue(`DELETE FROM registration_nonces WHERE expiry_ts <= $1`, beforeTS)
 	b.Queue(`DELETE FROM ui_auth_sessions WHERE created_ts < $1`, uiaBeforeTS)
 	if err := q.SendBatch(ctx, b).Close(); err != nil {
 		return fmt.Errorf("prune tokens: %w", TranslateError(err))

@@ -164,9 +164,14 @@ func (w *RoomWorker) room(ctx context.Context, job *storage.RoomWork, room stora
 
 // sendProfile sends the m.room.member event with the profile as it is now.
 func (w *RoomWorker) sendProfile(ctx context.Context, job *storage.RoomWork, room storage.RoomName) error {
-	name, avatar, err := w.cfg.Accounts.Profile(ctx, job.UserID)
+	// Not from the cache: the change may have been made by another process, whose word to drop it is still on its way.
+	profiles, err := storage.GetProfiles(ctx, w.cfg.Accounts.cfg.DB, []string{job.UserID})
 	if err != nil {
 		return err
+	}
+	p := profiles[job.UserID]
+	if p == nil {
+		return nil // deactivated meanwhile
 	}
 	// The list of rooms is some rooms old. Somebody who has left since must not come back by their new name.
 	members, err := storage.GetMembers(ctx, w.cfg.Accounts.cfg.DB, room.NID, []storage.UserNID{job.UserNID})
@@ -180,7 +185,7 @@ func (w *RoomWorker) sendProfile(ctx context.Context, job *storage.RoomWork, roo
 		Membership  string `json:"membership"`
 		DisplayName string `json:"displayname,omitempty"`
 		AvatarURL   string `json:"avatar_url,omitempty"`
-	}{"join", name, avatar})
+	}{"join", deref(p.DisplayName), deref(p.AvatarURL)})
 	if err != nil {
 		return err
 	}

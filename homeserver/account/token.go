@@ -79,13 +79,13 @@ func RandomLetters(n int) string { return randomString(n, letters) }
 
 func randomString(n int, alphabet string) string {
 	// Bytes at or above the largest multiple of the alphabet's size are dropped, so that each letter is as likely.
-	limit := byte(256 / len(alphabet) * len(alphabet))
+	limit := 256 / len(alphabet) * len(alphabet)
 	out := make([]byte, 0, n)
 	buf := make([]byte, n+n/2+8)
 	for len(out) < n {
 		rand.Read(buf) // never fails
 		for _, c := range buf {
-			if c < limit && len(out) < n {
+			if int(c) < limit && len(out) < n {
 				out = append(out, alphabet[int(c)%len(alphabet)])
 			}
 		}
