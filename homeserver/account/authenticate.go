@@ -38,14 +38,14 @@ func (s *Service) Authenticate(ctx context.Context, token string, r *http.Reques
 			return s.authenticateAppservice(as, r)
 		}
 	}
-	// A token of our form with a wrong checksum was never one of ours; guessing must not cost a query.
-	if strings.HasPrefix(token, string(AccessTokenKind)+"_") {
-		if _, _, ok := ParseToken(token); !ok {
-			return nil, mxerr.UnknownToken.WithField("soft_logout", false)
-		}
-	}
 	hash := HashToken(token)
 	sess, err := s.tokens.Get(ctx, tokenKey(hash[:]), func(ctx context.Context, _ string) (*session, error) {
+		// A token of our form with a wrong checksum was never one of ours; guessing must not cost a query.
+		if strings.HasPrefix(token, string(AccessTokenKind)+"_") {
+			if _, _, ok := ParseToken(token); !ok {
+				return nil, storage.ErrNotFound
+			}
+		}
 		return s.loadSession(ctx, hash[:])
 	})
 	if err != nil {
