@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/ed25519"
 	"crypto/sha256"
+	"fmt"
 	"testing"
 )
 
@@ -87,6 +88,27 @@ func BenchmarkAuthoriseMessage(b *testing.B) {
 	for b.Loop() {
 		if err := Authorise(e, r.state); err != nil {
 			b.Fatal(err)
+		}
+	}
+}
+
+// BenchmarkResolve shows that time goes with the width of a fork, not with the size of the room.
+func BenchmarkResolve(b *testing.B) {
+	for _, id := range []string{"1", "11", "12"} {
+		for _, members := range []int{100, 2000} {
+			for _, width := range []int{10, 100} {
+				b.Run(fmt.Sprintf("v%s/members=%d/width=%d", id, members, width), func(b *testing.B) {
+					v := version(b, id)
+					f := forkRoom(b, v, members, 5, width)
+					src := knownDifference(b, f)
+					b.ReportAllocs()
+					for b.Loop() {
+						if _, err := ResolveConflict(context.Background(), v, f.conflict, src); err != nil {
+							b.Fatal(err)
+						}
+					}
+				})
+			}
 		}
 	}
 }

@@ -268,6 +268,11 @@ func (t *jsonTree) value(depth int) (int32, error) {
 	case '{', '[':
 		return t.container(c, depth)
 	case '"':
+		if end := checkString(t.src, t.pos); end > 0 {
+			n := t.add(jsonNode{lit: t.src[t.pos:end]})
+			t.pos = end
+			return n, nil
+		}
 		s, err := t.string()
 		if err != nil {
 			return 0, err
@@ -353,8 +358,15 @@ func (t *jsonTree) container(open byte, depth int) (int32, error) {
 // order of code points.
 func (t *jsonTree) sort(object int32) error {
 	t.sorted = t.sorted[:0]
+	inOrder, last := true, ""
 	for c := t.nodes[object].first; c != 0; c = t.nodes[c].next {
+		key := t.nodes[c].key
+		inOrder = inOrder && (len(t.sorted) == 0 || last < key)
+		last = key
 		t.sorted = append(t.sorted, c)
+	}
+	if inOrder {
+		return nil
 	}
 	slices.SortFunc(t.sorted, func(a, b int32) int { return strings.Compare(t.nodes[a].key, t.nodes[b].key) })
 	for i, c := range t.sorted {
@@ -372,7 +384,7 @@ func (t *jsonTree) sort(object int32) error {
 	return nil
 }
 
-// string reads and decodes the string at pos.
+// string reads and decodes the string at pos. It may share memory with src.
 func (t *jsonTree) string() (string, error) {
 	start := t.pos + 1
 	escaped := false
@@ -384,7 +396,7 @@ func (t *jsonTree) string() (string, error) {
 		if c == '"' {
 			t.pos = i + 1
 			if !escaped {
-				return string(t.src[start:i]), nil
+				return unsafeString(t.src[start:i]), nil
 			}
 			return string(appendUnescaped(nil, t.src[start:i])), nil
 		}

@@ -147,3 +147,19 @@ func mautrixDeparts(c authCase) string {
 	}
 	return ""
 }
+
+func TestGoldenEventsMatchMautrix(t *testing.T) {
+	t.Parallel()
+	for _, v := range Versions() {
+		if v.EventFormat == FormatRefs {
+			continue
+		}
+		e, err := Build(v, goldenDraft(), testSigner("domain"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := mautrixPDU(t, e).GetEventID(id.RoomVersion(v.ID)); err != nil || string(got) != e.ID() {
+			t.Errorf("v%s: %s, mautrix has %s, %v", v, e.ID(), got, err)
+		}
+	}
+}
