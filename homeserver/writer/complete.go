@@ -94,7 +94,7 @@ func (l *lane) enter(req *request) error {
 		c := req.creation
 		l.newRoom = c
 		l.room = &store.Room{NID: c.nid, ID: l.roomID, Version: c.version}
-	case l.room == nil || l.head.generation < 0:
+	case l.room == nil || l.headless:
 		// Look again next time.
 		l.built = -1
 		return refuse(errNoRoom)

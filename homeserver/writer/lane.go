@@ -98,6 +98,7 @@ type lane struct {
 	built       int
 	room        *store.Room
 	newRoom     *creation // the room is made by the first commit
+	headless    bool      // the room has no head: it is known only from outside
 	extremities []*record
 	depth       int64
 	state       map[event.Tuple]*record // pieces of the state at the tip, nil for absent ones
@@ -391,7 +392,11 @@ func (l *lane) load(ctx context.Context, epoch int) error {
 	queue := slices.Clone(l.queue)
 	l.mu.Unlock()
 
-	l.extremities, l.depth, l.newRoom = nil, 0, nil
+	if l.newRoom != nil {
+		// Whether it has been made since is for the database to say.
+		l.room = nil
+	}
+	l.extremities, l.depth, l.newRoom, l.headless = nil, 0, nil, false
 	l.state = make(map[event.Tuple]*record)
 	if l.recent == nil {
 		l.recent = make(map[txnKey]*record)
@@ -404,7 +409,7 @@ func (l *lane) load(ctx context.Context, epoch int) error {
 	}
 	l.recentOrder = slices.DeleteFunc(l.recentOrder, func(k txnKey) bool { return l.recent[k] == nil })
 
-	h, err := l.loadHead(ctx, queue)
+	h, err := l.loadHead(ctx)
 	if err != nil {
 		return err
 	}
@@ -421,7 +426,7 @@ func (l *lane) load(ctx context.Context, epoch int) error {
 	return nil
 }
 
-func (l *lane) loadHead(ctx context.Context, queue []*request) (head, error) {
+func (l *lane) loadHead(ctx context.Context) (head, error) {
 	if l.room == nil {
 		rooms, err := l.w.cfg.Store.Rooms(ctx, []string{l.roomID})
 		if err != nil {
@@ -430,10 +435,6 @@ func (l *lane) loadHead(ctx context.Context, queue []*request) (head, error) {
 		l.room = rooms[0]
 	}
 	if l.room == nil {
-		if c := queue[0].creation; c != nil {
-			l.newRoom = c
-			l.room = nil
-		}
 		return head{}, nil
 	}
 	heads, err := l.w.cfg.Store.FreshHeads(ctx, []storage.RoomNID{l.room.NID})
@@ -441,7 +442,8 @@ func (l *lane) loadHead(ctx context.Context, queue []*request) (head, error) {
 		return head{}, err
 	}
 	if heads[0] == nil {
-		return head{generation: -1}, nil
+		l.headless = true
+		return head{}, nil
 	}
 	h := head{
 		generation: heads[0].Generation, root: heads[0].StateRoot, extremities: heads[0].Extremities, depth: heads[0].Depth,
