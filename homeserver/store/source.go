@@ -11,31 +11,29 @@ import (
 	"github.com/weft-im/weft/storage"
 )
 
-// Source reads rows of the events stream from the database, for followers that missed them. Two things the database does
-// not keep: PrevMembership is empty, and state events that are Current now may not have been then, nor the reverse; a
-// state event that is not current any more has StateReset set, so that its followers look for themselves.
-func (s *Store) Source(names *storage.Writers) replication.Source[*streams.EventRow] {
-	return func(ctx context.Context, writer string, after, upTo int64, limit int) ([]replication.Row[*streams.EventRow], int64, error) {
-		nid, err := names.Intern(ctx, s.db, writer)
-		if err != nil {
-			return nil, after, fmt.Errorf("read events of writer %q: %w", writer, err)
-		}
-		events, err := s.load(ctx, func() ([]storage.Event, error) {
-			return storage.WriterEvents(ctx, s.db, nid, storage.EventNID(after), storage.EventNID(upTo), limit)
-		})
-		if err != nil {
-			return nil, after, fmt.Errorf("read events of writer %q: %w", writer, err)
-		}
-		rows, err := s.rows(ctx, events)
-		if err != nil {
-			return nil, after, fmt.Errorf("read events of writer %q: %w", writer, err)
-		}
-		reached := upTo
-		if len(rows) == limit {
-			reached = rows[len(rows)-1].Token
-		}
-		return rows, reached, nil
+// EventRows is the replication.Source of the events stream: it reads rows from the database for followers that missed
+// them. Two things the database does not keep: PrevMembership is empty, and state events that are Current now may not
+// have been then, nor the reverse; a state event that is not current any more has StateReset set, so that its followers
+// look for themselves.
+func (s *Store) EventRows(ctx context.Context, writer string, after, upTo int64, limit int) ([]replication.Row[*streams.EventRow], int64, error) {
+	nid, err := s.writers.Intern(ctx, s.db, writer)
+	if err != nil {
+		return nil, after, fmt.Errorf("read events of writer %q: %w", writer, err)
 	}
+	events, err := s.load(ctx, func() ([]storage.Event, error) {
+		return storage.WriterEvents(ctx, s.db, nid, storage.EventNID(after), storage.EventNID(upTo), limit)
+	})
+	if err != nil {
+		return nil, after, fmt.Errorf("read events of writer %q: %w", writer, err)
+	}
+	rows, err := s.rows(ctx, events)
+	if err != nil {
+		return nil, after, fmt.Errorf("read events of writer %q: %w", writer, err)
+	}
+	if len(rows) == limit {
+		upTo = rows[len(rows)-1].Token
+	}
+	return rows, upTo, nil
 }
 
 // rows makes rows of the stream of stored events.

@@ -73,6 +73,8 @@ type Store struct {
 	db     storage.Querier
 	server string
 	nodes  *storage.StateNodes
+	// writers names the writers of the events stream.
+	writers *storage.Writers
 
 	// What never changes. Events change in one way, by redaction: see load.
 	events    *otter.Cache[storage.EventNID, *Event]
@@ -101,7 +103,7 @@ func New(cfg Config) (*Store, error) {
 		return nil, fmt.Errorf("new store: %w", err)
 	}
 	s := &Store{
-		db: cfg.DB, server: cfg.ServerName,
+		db: cfg.DB, server: cfg.ServerName, writers: storage.NewWriters(),
 		nodes: storage.NewStateNodes(storage.StateNodesConfig{DB: cfg.DB, CacheBytes: cfg.NodeCacheBytes}),
 	}
 	var err error
