@@ -100,11 +100,8 @@ func (e *Event) validateRefs(field string, s span, ids []string, limit int) erro
 	}
 	n := 0
 	for it := iterArray(raw); it.next(); n++ {
-		if e.version.EventFormat == FormatRefs {
-			pair := iterArray(it.val)
-			if !pair.next() || !pair.next() || !isObject(pair.val) || pair.next() {
-				return &FormatError{Field: field, Reason: "not pairs of event id and hashes"}
-			}
+		if e.version.EventFormat == FormatRefs && !isReference(it.val) {
+			return &FormatError{Field: field, Reason: "not pairs of event id and hashes"}
 		}
 	}
 	if n > limit {
@@ -114,6 +111,19 @@ func (e *Event) validateRefs(field string, s span, ids []string, limit int) erro
 		return &FormatError{Field: field, Reason: "holds something else than an event id"}
 	}
 	return nil
+}
+
+// isReference reports whether a value is an array of two elements of which the second is an object.
+func isReference(raw []byte) bool {
+	n := 0
+	it := iterArray(raw)
+	for it.next() {
+		n++
+		if n == 2 && !isObject(it.val) {
+			return false
+		}
+	}
+	return n == 2
 }
 
 func (e *Event) validateSignatures() error {

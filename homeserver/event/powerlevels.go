@@ -1,6 +1,7 @@
 package event
 
 import (
+	"errors"
 	"math"
 	"strconv"
 	"strings"
@@ -108,10 +109,7 @@ func parseLevel(v *Version, raw []byte) (int64, bool) {
 // parseInteger reads a decimal integer; ones beyond 64 bits become the nearest that is not.
 func parseInteger(s string) (int64, bool) {
 	n, err := strconv.ParseInt(s, 10, 64)
-	if e, ok := err.(*strconv.NumError); ok && e.Err == strconv.ErrRange { //nolint:errorlint // ParseInt returns nothing else
-		return n, true
-	}
-	return n, err == nil
+	return n, err == nil || errors.Is(err, strconv.ErrRange)
 }
 
 // PowerLevels answers questions about m.room.power_levels, with the defaults of the specification where the event is

@@ -4,7 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"crypto/sha1" //nolint:gosec // the algorithm of room version 1 asks for it
+	"crypto/sha1" // the algorithm of room version 1 asks for it
 	"maps"
 	"slices"
 )
@@ -96,6 +96,6 @@ func compareDepth(a, b *Event) int {
 	if c := cmp.Compare(a.depth, b.depth); c != 0 {
 		return c
 	}
-	x, y := sha1.Sum([]byte(a.id)), sha1.Sum([]byte(b.id)) //nolint:gosec // see above
+	x, y := sha1.Sum([]byte(a.id)), sha1.Sum([]byte(b.id))
 	return bytes.Compare(y[:], x[:])
 }
