@@ -13,6 +13,11 @@ func (g *roomGroup) reading() []homeserver.Endpoint {
 	user, guest := homeserver.AuthUser, homeserver.AuthGuest
 	byTime := on("GET", "/rooms/{roomId}/timestamp_to_event", user, "", g.timestamp)
 	byTime.Versions = []string{"v1"}
+	later := func(path string, h homeserver.Handler) homeserver.Endpoint {
+		e := on("GET", path, user, "", h)
+		e.Versions = []string{"v1", "unstable"}
+		return e
+	}
 	return []homeserver.Endpoint{
 		on("GET", "/rooms/{roomId}/event/{eventId}", guest, "", g.event),
 		on("GET", "/rooms/{roomId}/state", guest, "", g.state),
@@ -23,6 +28,10 @@ func (g *roomGroup) reading() []homeserver.Endpoint {
 		on("GET", "/rooms/{roomId}/context/{eventId}", guest, "", g.context),
 		on("GET", "/rooms/{roomId}/initialSync", guest, "", g.initialSync),
 		byTime,
+		later("/rooms/{roomId}/relations/{eventId}", g.relations),
+		later("/rooms/{roomId}/relations/{eventId}/{relType}", g.relations),
+		later("/rooms/{roomId}/relations/{eventId}/{relType}/{eventType}", g.relations),
+		later("/rooms/{roomId}/threads", g.threads),
 	}
 }
 
@@ -125,6 +134,45 @@ func (g *roomGroup) timestamp(ctx context.Context, r *homeserver.Request) (any, 
 		return nil, err
 	}
 	return g.svc.EventAt(ctx, r.Requester(), r.Param("roomId"), ts, !backwards)
+}
+
+func (g *roomGroup) relations(ctx context.Context, r *homeserver.Request) (any, error) {
+	limit, err := r.QueryInt("limit", 0)
+	if err != nil {
+		return nil, err
+	}
+	recurse, err := r.QueryBool("recurse", false)
+	if err != nil {
+		return nil, err
+	}
+	forwards := false
+	if r.HasQuery("dir") {
+		backwards, err := direction(r)
+		if err != nil {
+			return nil, err
+		}
+		forwards = !backwards
+	}
+	return g.svc.Relations(ctx, r.Requester(), r.Param("roomId"), r.Param("eventId"), room.RelationsRequest{
+		RelType: r.Param("relType"), Type: r.Param("eventType"), From: r.Query("from"), To: r.Query("to"),
+		Forwards: forwards, Limit: clamp(limit), Recurse: recurse,
+	})
+}
+
+func (g *roomGroup) threads(ctx context.Context, r *homeserver.Request) (any, error) {
+	limit, err := r.QueryInt("limit", 0)
+	if err != nil {
+		return nil, err
+	}
+	req := room.ThreadsRequest{From: r.Query("from"), Limit: clamp(limit)}
+	switch r.Query("include") {
+	case "", "all":
+	case "participated":
+		req.Participated = true
+	default:
+		return nil, mxerr.InvalidParam.WithMessage("Query parameter include must be all or participated")
+	}
+	return g.svc.Threads(ctx, r.Requester(), r.Param("roomId"), req)
 }
 
 // wrapJSON makes an object of one key from JSON that is ready, without reading it again.

@@ -2,6 +2,7 @@ package storage
 
 import (
 	"context"
+	"fmt"
 
 	"github.com/jackc/pgx/v5"
 )
@@ -28,7 +29,8 @@ type EventPageQuery struct {
 }
 
 const eventPageSQL = `
-SELECT ` + eventColumns + ` FROM events e
+SELECT ` + eventColumns + `, EXISTS (SELECT FROM event_relations r WHERE r.relates_to = e.event_id)
+FROM events e
 WHERE e.room_nid = $1 AND e.flags & 7 = 0
 AND (e.depth, e.event_nid) > ($2::bigint, $3::bigint) AND (e.depth, e.event_nid) <= ($4::bigint, $5::bigint)
 AND ($6::text[] IS NULL OR e.type LIKE ANY($6)) AND NOT coalesce(e.type LIKE ANY($7), false)
@@ -40,14 +42,39 @@ const (
 	selectEventPageBackwardSQL = eventPageSQL + ` ORDER BY e.depth DESC, e.event_nid DESC LIMIT $10`
 )
 
+// PagedEvent is an event of a page.
+type PagedEvent struct {
+	Event
+	// Related says that other events relate to it.
+	Related bool
+}
+
 // EventPage returns events in the order asked for.
-func EventPage(ctx context.Context, q Querier, p EventPageQuery) ([]Event, error) {
+func EventPage(ctx context.Context, q Querier, p EventPageQuery) ([]PagedEvent, error) {
 	sql := selectEventPageSQL
 	if p.Backwards {
 		sql = selectEventPageBackwardSQL
 	}
-	return queryEvents(ctx, q, sql, p.Room, p.After.Depth, p.After.NID, p.UpTo.Depth, p.UpTo.NID,
+	return pagedEvents(ctx, q, sql, p.Room, p.After.Depth, p.After.NID, p.UpTo.Depth, p.UpTo.NID,
 		p.Types, p.NotTypes, p.Senders, p.NotSenders, p.Limit)
+}
+
+func pagedEvents(ctx context.Context, q Querier, sql string, args ...any) ([]PagedEvent, error) {
+	rows, err := q.Query(ctx, sql, args...)
+	if err != nil {
+		return nil, fmt.Errorf("get a page of events: %w", TranslateError(err))
+	}
+	out, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (p PagedEvent, err error) {
+		e := &p.Event
+		err = row.Scan(&e.NID, &e.RoomNID, &e.SenderNID, &e.StateKeyNID, &e.Depth, &e.OriginServerTS, &e.ReceivedTS,
+			&e.AuthDepth, &e.WriterNID, &e.Flags, &e.EventID, &e.StateRoot, &e.TxnDevice, &e.TxnID, &e.JSON, &e.RedactionNID,
+			&p.Related)
+		return p, err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("get a page of events: %w", TranslateError(err))
+	}
+	return out, nil
 }
 
 // The last twenty events in the order of the stream, of which the deepest is taken: where the graph forked, the last in

@@ -63,15 +63,21 @@ func (s *Service) Context(ctx context.Context, who *Requester, roomID, eventID s
 	if err != nil {
 		return nil, err
 	}
-	v, fm := s.viewer(who), s.format()
-	return &Context{
-		Start:  tokenAt(before.next),
-		End:    tokenAt(after.next),
-		Before: view.AppendArray(nil, before.events, v, fm),
-		Event:  e.Append(nil, v, fm),
-		After:  view.AppendArray(nil, after.events, v, fm),
-		State:  view.AppendStateArray(nil, state, v, fm),
-	}, nil
+	out := &Context{
+		Start: tokenAt(before.next),
+		End:   tokenAt(after.next),
+		State: view.AppendStateArray(nil, state, s.viewer(who), s.format()),
+	}
+	if out.Event, err = s.one(ctx, who, r, e); err != nil {
+		return nil, err
+	}
+	if out.Before, err = s.chunk(ctx, who, r, before.events); err != nil {
+		return nil, err
+	}
+	if out.After, err = s.chunk(ctx, who, r, after.events); err != nil {
+		return nil, err
+	}
+	return out, nil
 }
 
 // contextState returns the state at the last of the events, without the members who sent none of them where those are

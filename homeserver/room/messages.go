@@ -112,7 +112,9 @@ func (s *Service) Messages(ctx context.Context, who *Requester, roomID string, r
 	if got.more {
 		page.End = tokenAt(got.next)
 	}
-	page.Chunk = view.AppendArray(nil, got.events, s.viewer(who), s.format())
+	if page.Chunk, err = s.chunk(ctx, who, a.room, got.events); err != nil {
+		return nil, err
+	}
 	if req.Filter.LazyLoadMembers && len(got.events) > 0 {
 		ms, err := s.sendersOf(ctx, got.events)
 		if err != nil {
@@ -130,6 +132,8 @@ type window struct {
 	backwards   bool
 	limit       int
 	filter      *filter.Events
+	// fetch reads a page of events and whether others relate to each. Defaults to those of the room.
+	fetch func(ctx context.Context, q storage.EventPageQuery) ([]*store.Event, []bool, error)
 }
 
 // walked is what walk found.
@@ -152,6 +156,10 @@ func (s *Service) walk(ctx context.Context, who *Requester, w window) (*walked, 
 		return got, nil
 	}
 	q := storage.EventPageQuery{Room: w.room.NID, After: w.after, UpTo: w.upTo, Backwards: w.backwards}
+	fetch := w.fetch
+	if fetch == nil {
+		fetch = s.store.Page
+	}
 	q.Types, q.NotTypes = w.filter.LikeTypes()
 	ok, err := s.senders(ctx, w.filter, &q)
 	if err != nil || !ok {
@@ -164,11 +172,11 @@ func (s *Service) walk(ctx context.Context, who *Requester, w window) (*walked, 
 		if scanned > 0 {
 			q.Limit = max(q.Limit, 100)
 		}
-		es, err := s.store.Page(ctx, q)
+		es, related, err := fetch(ctx, q)
 		if err != nil {
 			return nil, fmt.Errorf("read events of %s: %w", w.room.ID, err)
 		}
-		taken, err := s.take(ctx, who, w, es, got)
+		taken, err := s.take(ctx, who, w, es, related, got)
 		if err != nil {
 			return nil, err
 		}
@@ -178,7 +186,7 @@ func (s *Service) walk(ctx context.Context, who *Requester, w window) (*walked, 
 			got.more = true // the page was full, so there may be others behind it
 		}
 		if !got.more || len(got.events) >= w.limit || scanned >= maxScanned {
-			if got.more || len(got.events) >= w.limit || !w.backwards || backfilled {
+			if got.more || len(got.events) >= w.limit || !w.backwards || backfilled || w.fetch != nil {
 				return got, nil
 			}
 			// The start of what is known here: another server may know what was before.
@@ -198,7 +206,7 @@ func (s *Service) walk(ctx context.Context, who *Requester, w window) (*walked, 
 }
 
 // take adds events to got until it has enough, and returns how many it has dealt with.
-func (s *Service) take(ctx context.Context, who *Requester, w window, es []*store.Event, got *walked) (int, error) {
+func (s *Service) take(ctx context.Context, who *Requester, w window, es []*store.Event, related []bool, got *walked) (int, error) {
 	vs, err := s.views.Of(ctx, s.viewer(who), w.room.NID, es)
 	if err != nil {
 		return 0, fmt.Errorf("view events of %s: %w", w.room.ID, err)
@@ -212,6 +220,7 @@ func (s *Service) take(ctx context.Context, who *Requester, w window, es []*stor
 			got.next.NID--
 		}
 		if v.Visible && w.filter.Match(subjectOf(v.Event)) {
+			v.Related = related[i]
 			got.events = append(got.events, v)
 		}
 	}

@@ -72,11 +72,11 @@ func (s *Service) visibleEvent(ctx context.Context, who *Requester, roomID, even
 //
 // Errors: M_NOT_FOUND, also for events the user may not see.
 func (s *Service) Event(ctx context.Context, who *Requester, roomID, eventID string) (json.RawMessage, error) {
-	_, e, err := s.visibleEvent(ctx, who, roomID, eventID)
+	r, e, err := s.visibleEvent(ctx, who, roomID, eventID)
 	if err != nil {
 		return nil, err
 	}
-	return e.Append(nil, s.viewer(who), s.format()), nil
+	return s.one(ctx, who, r, e)
 }
 
 // State returns the room's state as a JSON array: the current one, or for those who have left that of when they did.
@@ -211,7 +211,7 @@ func (s *Service) membersThen(ctx context.Context, a *access, at string, wanted 
 		if !ok {
 			return nil, nil
 		}
-		es, err := s.store.Page(ctx, storage.EventPageQuery{Room: a.room.NID, UpTo: p, Backwards: true, Limit: 1})
+		es, _, err := s.store.Page(ctx, storage.EventPageQuery{Room: a.room.NID, UpTo: p, Backwards: true, Limit: 1})
 		if err != nil {
 			return nil, fmt.Errorf("read the event before a token: %w", err)
 		}

@@ -39,6 +39,9 @@ func (s *Service) Send(ctx context.Context, who *Requester, roomID string, req S
 	if err != nil {
 		return "", err
 	}
+	if err := s.checkRelation(ctx, who, r, &req); err != nil {
+		return "", err
+	}
 	d := req.draft(who)
 	if req.Type == event.TypeRedaction {
 		// Sent like any other event in the room versions whose redactions say in the content what they redact.

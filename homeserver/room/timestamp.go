@@ -38,7 +38,7 @@ func (s *Service) askElsewhere(ctx context.Context, r *store.Room, here *EventAt
 	if here == nil {
 		return !forwards
 	}
-	first, err := s.store.Page(ctx, storage.EventPageQuery{
+	first, _, err := s.store.Page(ctx, storage.EventPageQuery{
 		Room: r.NID, UpTo: storage.EventPoint{Depth: event.MaxDepth}, Limit: 1,
 	})
 	return err == nil && len(first) == 1 && first[0].ID() == here.EventID && first[0].Type() != event.TypeCreate

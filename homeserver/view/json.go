@@ -24,7 +24,7 @@ func (e *Event) Append(dst []byte, who Viewer, f Format) []byte {
 		o.PrevSender = e.Prev.Sender()
 		o.ReplacesState = e.Prev.ID()
 	}
-	o.RedactedBecause = redaction(e.Event, f)
+	o.RedactedBecause, o.Relations = redaction(e.Event, f), e.relations
 	return event.AppendClient(dst, e.Event.Event, o)
 }
 

@@ -53,6 +53,10 @@ type Event struct {
 	Membership string
 	// Prev is the event that a state event replaced, nil for others and for the first of its kind.
 	Prev *store.Event
+	// Related says that other events may relate to this one, which Bundle then looks up. Of leaves it unset.
+	Related bool
+
+	relations []byte // unsigned["m.relations"], from Bundle
 }
 
 // Of returns events of one room as a user sees them, in the order of events, those that are not visible included.

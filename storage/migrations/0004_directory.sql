@@ -36,3 +36,41 @@ CREATE TABLE reports (
 );
 CREATE INDEX reports_room ON reports (room_nid, report_id);
 CREATE INDEX reports_user ON reports (user_nid, report_id);
+
+-- Which event relates to which (content["m.relates_to"] with a rel_type), kept like an index: whatever writes events need
+-- not know of it.
+CREATE TABLE event_relations (
+    event_nid  bigint PRIMARY KEY,
+    room_nid   bigint NOT NULL,
+    -- The event related to, which need not be known here.
+    relates_to text COLLATE "C" NOT NULL,
+    rel_type   text COLLATE "C" NOT NULL,
+    -- What an annotation says, such as an emoji.
+    agg_key    text COLLATE "C",
+    depth      bigint NOT NULL
+);
+CREATE INDEX event_relations_parent ON event_relations (relates_to, rel_type, depth, event_nid);
+CREATE INDEX event_relations_threads ON event_relations (room_nid, relates_to, depth, event_nid) WHERE rel_type = 'm.thread';
+
+-- JSON that PostgreSQL cannot take apart (NUL characters, nesting deeper than its stack) has no relation; it must not keep
+-- the event from being written.
+CREATE FUNCTION note_event_relation() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    rel json;
+BEGIN
+    rel := convert_from(NEW.json, 'UTF8')::json #> '{content,m.relates_to}';
+    IF json_typeof(rel -> 'event_id') = 'string' AND json_typeof(rel -> 'rel_type') = 'string'
+        AND octet_length(rel ->> 'event_id') <= 255 AND octet_length(rel ->> 'rel_type') <= 255 THEN
+        INSERT INTO event_relations (event_nid, room_nid, relates_to, rel_type, agg_key, depth)
+        VALUES (NEW.event_nid, NEW.room_nid, rel ->> 'event_id', rel ->> 'rel_type',
+            CASE WHEN json_typeof(rel -> 'key') = 'string' THEN left(rel ->> 'key', 1024) END, NEW.depth);
+    END IF;
+    RETURN NULL;
+EXCEPTION WHEN data_exception OR program_limit_exceeded THEN
+    RETURN NULL;
+END
+$$;
+
+-- The condition is a search for bytes, so an event without a relation costs next to nothing.
+CREATE TRIGGER events_note_relation AFTER INSERT ON events FOR EACH ROW
+WHEN (position('"m.relates_to"'::bytea IN NEW.json) > 0) EXECUTE FUNCTION note_event_relation();
