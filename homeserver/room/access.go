@@ -200,3 +200,14 @@ func (s *Service) locallyJoined(ctx context.Context, r *store.Room) (bool, error
 	}
 	return len(us) > 0, nil
 }
+
+// IsJoined reports whether a user is in a room; nobody is in rooms that are not there.
+//
+// Errors: M_INVALID_PARAM for what is no room id.
+func (s *Service) IsJoined(ctx context.Context, who *Requester, roomID string) (bool, error) {
+	_, err := s.member(ctx, who, roomID)
+	if errors.Is(err, mxerr.Forbidden) {
+		return false, nil
+	}
+	return err == nil, err
+}

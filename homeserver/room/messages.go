@@ -370,3 +370,30 @@ func earlier(a, b storage.EventPoint) storage.EventPoint {
 	}
 	return a
 }
+
+// News returns the events of a room after a token, oldest first, at most limit, and the token behind them.
+//
+// Errors: those of Messages.
+func (s *Service) News(ctx context.Context, who *Requester, roomID, from string, limit int) ([]json.RawMessage, string, error) {
+	a, err := s.readable(ctx, who, roomID)
+	if err != nil {
+		return nil, "", err
+	}
+	var after storage.EventPoint
+	if err := s.bound(ctx, a, from, &after); err != nil {
+		return nil, "", err
+	}
+	end, err := s.endOf(ctx, a)
+	if err != nil {
+		return nil, "", err
+	}
+	got, err := s.walk(ctx, who, window{room: a.room, after: after, upTo: end, limit: limit, filter: &filter.Events{}})
+	if err != nil {
+		return nil, "", err
+	}
+	out := make([]json.RawMessage, len(got.events))
+	for i := range got.events {
+		out[i] = got.events[i].Append(nil, s.viewer(who), s.format())
+	}
+	return out, tokenAt(got.next), nil
+}
