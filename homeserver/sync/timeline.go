@@ -225,6 +225,14 @@ func (b *builder) lookUp(ctx context.Context) error {
 				seen[e.Tuple()] = true
 			}
 		}
+		if j.full {
+			// Rows of the tail know what they replaced; here it is asked what the state was before them all.
+			for _, it := range j.timeline {
+				if it.ev.IsState() {
+					seen[it.ev.Tuple()] = true
+				}
+			}
+		}
 		if !j.joined {
 			seen[visibilityTuple] = true
 			seen[memberTuple(b.q.userID)] = true
