@@ -16,6 +16,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/weft-im/weft/homeserver/mxerr"
+	"github.com/weft-im/weft/homeserver/requester"
 )
 
 // requestIDHeader carries the request id in each response.
@@ -195,6 +196,9 @@ func (x *exchange) authenticate(ctx context.Context) error {
 			return nil
 		}
 		return mxerr.MissingToken
+	}
+	if x.rt.opts.forwarded {
+		ctx = requester.WithClientIP(ctx, x.req.clientIP)
 	}
 	who, err := x.rt.auth.Authenticate(ctx, token, r)
 	if err != nil {

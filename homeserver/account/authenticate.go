@@ -10,6 +10,7 @@ import (
 
 	"github.com/weft-im/weft/homeserver/cache"
 	"github.com/weft-im/weft/homeserver/mxerr"
+	"github.com/weft-im/weft/homeserver/requester"
 	"github.com/weft-im/weft/storage"
 )
 
@@ -69,7 +70,7 @@ func (s *Service) Authenticate(ctx context.Context, token string, r *http.Reques
 			return nil, err
 		}
 	}
-	s.noteSeen(sess, r, now)
+	s.noteSeen(ctx, sess, r, now)
 	return &sess.requester, nil
 }
 
@@ -107,11 +108,11 @@ func (s *Service) noteFirstUse(ctx context.Context, sess *session) error {
 }
 
 // noteSeen remembers the use of a token, for one write in LastSeenInterval.
-func (s *Service) noteSeen(sess *session, r *http.Request, now int64) {
+func (s *Service) noteSeen(ctx context.Context, sess *session, r *http.Request, now int64) {
 	if r == nil {
 		return
 	}
-	ip := clientIP(r)
+	ip := clientIP(ctx, r)
 	last := sess.seenIP.Load()
 	if last != nil && *last == ip && now-sess.seenTS.Load() < s.cfg.LastSeenInterval.Milliseconds() {
 		return
@@ -119,8 +120,8 @@ func (s *Service) noteSeen(sess *session, r *http.Request, now int64) {
 	sess.seenTS.Store(now)
 	sess.seenIP.Store(&ip)
 	s.seen.add(storage.LastSeen{
-		UserNID: sess.userNID, DeviceID: sess.requester.DeviceID, IP: ip,
-		UserAgent: cleanAgent(r.UserAgent()), TS: now,
+		UserNID: sess.userNID, DeviceID: sess.requester.DeviceID, IP: cleanText(ip, 64),
+		UserAgent: cleanText(r.UserAgent(), 512), TS: now,
 	})
 }
 
@@ -146,8 +147,11 @@ func isLogout(r *http.Request) bool {
 	return r != nil && (strings.HasSuffix(r.URL.Path, "/logout") || strings.HasSuffix(r.URL.Path, "/logout/all"))
 }
 
-// clientIP returns the address of the peer; the router has put the address of the client there where a proxy told it.
-func clientIP(r *http.Request) string {
+// clientIP returns the address of the client.
+func clientIP(ctx context.Context, r *http.Request) string {
+	if ip, ok := requester.ClientIP(ctx); ok {
+		return ip
+	}
 	host, _, err := net.SplitHostPort(r.RemoteAddr)
 	if err != nil {
 		return r.RemoteAddr
@@ -155,11 +159,11 @@ func clientIP(r *http.Request) string {
 	return host
 }
 
-// cleanAgent brings a User-Agent header into what can be stored.
-func cleanAgent(agent string) string {
-	agent = strings.ToValidUTF8(strings.ReplaceAll(agent, "\x00", ""), "")
-	if len(agent) > 512 {
-		agent = strings.ToValidUTF8(agent[:512], "")
+// cleanText brings what a client or a proxy has written into a header into what can be stored.
+func cleanText(text string, maxBytes int) string {
+	text = strings.ToValidUTF8(strings.ReplaceAll(text, "\x00", ""), "")
+	if len(text) > maxBytes {
+		text = strings.ToValidUTF8(text[:maxBytes], "")
 	}
-	return agent
+	return text
 }

@@ -85,7 +85,8 @@ func (l *lastSeen) drain(ctx context.Context) error {
 	return l.flush(ctx)
 }
 
-// flush writes what is pending; after a failure it is pending again.
+// flush writes what is pending. Where the database could not be reached it is pending again; rows that it refuses would be
+// refused again.
 func (l *lastSeen) flush(ctx context.Context) error {
 	l.mu.Lock()
 	pending := l.pending
@@ -102,7 +103,7 @@ func (l *lastSeen) flush(ctx context.Context) error {
 		return cmp.Or(cmp.Compare(a.UserNID, b.UserNID), cmp.Compare(a.DeviceID, b.DeviceID), cmp.Compare(a.IP, b.IP))
 	})
 	err := storage.PutLastSeen(ctx, l.db, rows)
-	if err != nil {
+	if storage.IsTransient(err) {
 		for _, s := range rows {
 			l.addOlder(s)
 		}

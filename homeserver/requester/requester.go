@@ -2,6 +2,8 @@
 // name it too.
 package requester
 
+import "context"
+
 // Requester is who makes a client request. It is shared between requests and must not be changed.
 type Requester struct {
 	// UserID is the user the request acts as. Empty only for requests of application services that name no user.
@@ -25,4 +27,18 @@ type Requester struct {
 	AppserviceID string
 	// RateLimitExempt is set where no rate limit applies (application services with rate_limited: false, overrides).
 	RateLimitExempt bool
+}
+
+type clientIPKey struct{}
+
+// WithClientIP returns a context that says where a request comes from, for requests that a reverse proxy has passed on:
+// their RemoteAddr is the proxy's.
+func WithClientIP(ctx context.Context, ip string) context.Context {
+	return context.WithValue(ctx, clientIPKey{}, ip)
+}
+
+// ClientIP returns what WithClientIP was given, and whether it was.
+func ClientIP(ctx context.Context) (string, bool) {
+	ip, ok := ctx.Value(clientIPKey{}).(string)
+	return ip, ok
 }
