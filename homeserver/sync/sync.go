@@ -116,10 +116,12 @@ func (s *Service) parse(ctx context.Context, req Request) (*query, error) {
 
 // catchUp waits until this process has seen what was committed before the request came, and what since covers.
 func (s *Service) catchUp(ctx context.Context, since token.Sync) error {
-	if !s.cfg.OnlyWriter {
-		if err := s.fresh.wait(ctx); err != nil {
-			return err
-		}
+	wait := s.fresh.wait
+	if s.cfg.OnlyWriter {
+		wait = s.fresh.waitLocal
+	}
+	if err := wait(ctx); err != nil {
+		return err
 	}
 	// A token of another process may be ahead in events even of what the database says to be certain.
 	p := since.Get(token.Events)
