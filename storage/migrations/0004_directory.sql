@@ -74,3 +74,37 @@ $$;
 -- The condition is a search for bytes, so an event without a relation costs next to nothing.
 CREATE TRIGGER events_note_relation AFTER INSERT ON events FOR EACH ROW
 WHEN (position('"m.relates_to"'::bytea IN NEW.json) > 0) EXECUTE FUNCTION note_event_relation();
+
+-- Full-text search. Rooms are taken into it when somebody searches them, newest events first, and go on from where they
+-- were the next time: writing a message costs nothing, nor do rooms that nobody searches.
+CREATE TABLE event_search (
+    event_nid bigint NOT NULL,
+    -- 0 content.body, 1 content.name, 2 content.topic.
+    key       smallint NOT NULL,
+    room_nid  bigint NOT NULL,
+    vector    tsvector NOT NULL,
+    PRIMARY KEY (event_nid, key)
+);
+CREATE INDEX event_search_vector ON event_search USING gin (vector);
+
+CREATE TABLE event_search_rooms (
+    room_nid bigint PRIMARY KEY,
+    -- Events from first_nid to last_nid have been taken in.
+    first_nid bigint NOT NULL,
+    last_nid  bigint NOT NULL
+);
+
+-- The words of one key of an event's content; null where PostgreSQL cannot take the JSON apart.
+CREATE FUNCTION event_words(event bytea, key text) RETURNS tsvector LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    value json;
+BEGIN
+    value := convert_from(event, 'UTF8')::json #> ARRAY['content', key];
+    IF json_typeof(value) = 'string' THEN
+        RETURN to_tsvector('english', value #>> '{}');
+    END IF;
+    RETURN NULL;
+EXCEPTION WHEN data_exception OR program_limit_exceeded THEN
+    RETURN NULL;
+END
+$$;
