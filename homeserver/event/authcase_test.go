@@ -132,3 +132,24 @@ func jsonObject(t testing.TB, raw []byte) map[string]any {
 	}
 	return m
 }
+
+// departure is a way in which another implementation departs from the specification. It names the side that errs, so
+// that it does not excuse a mistake of ours the other way.
+type departure struct {
+	side departureSide
+	why  string
+}
+
+type departureSide int
+
+const (
+	_ departureSide = iota // agrees
+	theyAllow
+	theyReject
+	either
+)
+
+// excuses reports whether the departure explains a disagreement in which they allow the event, or reject it.
+func (d departure) excuses(allow bool) bool {
+	return d.side == either || allow && d.side == theyAllow || !allow && d.side == theyReject
+}
