@@ -55,6 +55,8 @@ type options struct {
 	sync func(*sync.Config)
 	// readers are the processes that write no events.
 	readers map[string]bool
+	// eventCache is the store's EventCacheBytes.
+	eventCache uint64
 }
 
 // newProc starts one process.
@@ -121,7 +123,7 @@ func newCluster(t testing.TB, o options, names ...string) []*proc {
 		servers[i].Start()
 		closers = append(closers, servers[i].Close)
 
-		p.store, err = store.New(store.Config{DB: db, ServerName: serverName})
+		p.store, err = store.New(store.Config{DB: db, ServerName: serverName, EventCacheBytes: o.eventCache})
 		must(t, err)
 		events, err := replication.Follow(p.client, streams.Events(), replication.FollowConfig[*streams.EventRow]{})
 		must(t, err)
