@@ -18,19 +18,19 @@ import (
 
 // ClientConfig configures a Client.
 type ClientConfig struct {
-	// Addr is the relay's host:port, or the path of its unix socket. Required.
-	Addr string
+	// Address is the relay's host:port, or the path of its unix socket. Required.
+	Address string
 	// ServerName is the server's name; a relay of another one is refused. Required.
 	ServerName string
-	// Instance is the name of this process. Defaults to "worker".
-	Instance string
+	// Name is the name of this process, as the relay's log shows it. Defaults to "worker".
+	Name string
 	// DialTimeout bounds one attempt to connect. Defaults to 5 seconds.
 	DialTimeout time.Duration
 	// Log receives what an operator should know. The zero value is silent.
 	Log zerolog.Logger
 }
 
-// Client is a replication.Bus over the main process's Relay. It holds one connection for
+// Client is a replication.Bus over the main process's Server. It holds one connection for
 // what it publishes and one for each subscription.
 type Client struct {
 	cfg    ClientConfig
@@ -52,8 +52,8 @@ const (
 
 // NewClient checks the configuration. It does no I/O.
 func NewClient(cfg ClientConfig) (*Client, error) {
-	if cfg.Instance == "" {
-		cfg.Instance = "worker"
+	if cfg.Name == "" {
+		cfg.Name = "worker"
 	}
 	if cfg.DialTimeout == 0 {
 		cfg.DialTimeout = 5 * time.Second
@@ -62,12 +62,12 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 	if cfg.ServerName == "" || strings.ContainsAny(cfg.ServerName, " \t\r\n") {
 		errs = append(errs, fmt.Errorf("ServerName %q is empty or has a space in it", cfg.ServerName))
 	}
-	if strings.ContainsAny(cfg.Instance, "\r\n") {
-		errs = append(errs, errors.New("Instance has a line break in it"))
+	if strings.ContainsAny(cfg.Name, "\r\n") {
+		errs = append(errs, errors.New("Name has a line break in it"))
 	}
-	if !strings.HasPrefix(cfg.Addr, "/") {
-		if _, _, err := net.SplitHostPort(cfg.Addr); err != nil {
-			errs = append(errs, fmt.Errorf("Addr: %w", err))
+	if !strings.HasPrefix(cfg.Address, "/") {
+		if _, _, err := net.SplitHostPort(cfg.Address); err != nil {
+			errs = append(errs, fmt.Errorf("Address: %w", err))
 		}
 	}
 	if cfg.DialTimeout < 0 {
@@ -91,12 +91,12 @@ func (c *Client) isClosed() bool {
 // dial connects, checks whom it reached and says who we are and what we want.
 func (c *Client) dial(ctx context.Context, streams []string) (net.Conn, *lineReader, *lineWriter, error) {
 	network := "tcp"
-	if strings.HasPrefix(c.cfg.Addr, "/") {
+	if strings.HasPrefix(c.cfg.Address, "/") {
 		network = "unix"
 	}
 	ctx, cancel := context.WithTimeout(ctx, c.cfg.DialTimeout)
 	defer cancel()
-	conn, err := (&net.Dialer{}).DialContext(ctx, network, c.cfg.Addr)
+	conn, err := (&net.Dialer{}).DialContext(ctx, network, c.cfg.Address)
 	if err != nil {
 		return nil, nil, nil, fmt.Errorf("connect to replication relay: %w", err)
 	}
@@ -111,7 +111,7 @@ func (c *Client) dial(ctx context.Context, streams []string) (net.Conn, *lineRea
 	}
 	if err != nil {
 		conn.Close()
-		return nil, nil, nil, fmt.Errorf("greet replication relay at %s: %w", c.cfg.Addr, err)
+		return nil, nil, nil, fmt.Errorf("greet replication relay at %s: %w", c.cfg.Address, err)
 	}
 	return conn, in, out, nil
 }
@@ -123,7 +123,7 @@ func (c *Client) greet(in *lineReader, out *lineWriter, streams []string) error 
 		return err
 	}
 	// The ping tells the relay that it may expect more of them.
-	if err := out.write("NAME " + c.cfg.Instance + "\n" + pingLine() + want + "\n"); err != nil {
+	if err := out.write("NAME " + c.cfg.Name + "\n" + pingLine() + want + "\n"); err != nil {
 		return err
 	}
 	for {

@@ -3,7 +3,7 @@
 // old configurations and single machines; Redis scales further, and has authentication.
 // The port must not be reachable by strangers.
 //
-// The main process has a Relay, the others a Client. Anybody may look on:
+// The main process has a Server, the others a Client. Anybody may look on:
 //
 //	$ nc localhost 9092
 //	< SERVER example.com

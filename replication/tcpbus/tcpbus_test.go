@@ -19,10 +19,10 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-func newRelay(t testing.TB, cfg tcpbus.RelayConfig) *tcpbus.Relay {
+func newRelay(t testing.TB, cfg tcpbus.ServerConfig) *tcpbus.Server {
 	t.Helper()
 	cfg.ServerName = replicationtest.ServerName
-	r, err := tcpbus.NewRelay(cfg)
+	r, err := tcpbus.NewServer(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -31,7 +31,7 @@ func newRelay(t testing.TB, cfg tcpbus.RelayConfig) *tcpbus.Relay {
 }
 
 // serve serves a relay on addr and returns a function that stops it.
-func serve(t testing.TB, r *tcpbus.Relay, addr string) (stop func()) {
+func serve(t testing.TB, r *tcpbus.Server, addr string) (stop func()) {
 	t.Helper()
 	l, err := net.Listen("unix", addr)
 	if err != nil {
@@ -57,7 +57,7 @@ func serve(t testing.TB, r *tcpbus.Relay, addr string) (stop func()) {
 
 func newClient(t testing.TB, addr string) *tcpbus.Client {
 	t.Helper()
-	c, err := tcpbus.NewClient(tcpbus.ClientConfig{Addr: addr, ServerName: replicationtest.ServerName, Instance: "w"})
+	c, err := tcpbus.NewClient(tcpbus.ClientConfig{Address: addr, ServerName: replicationtest.ServerName, Name: "w"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -71,7 +71,7 @@ func TestClientsOnly(t *testing.T) {
 	t.Parallel()
 	replicationtest.TestBus(t, func(t *testing.T) func(t *testing.T) replication.Bus {
 		addr := socket(t)
-		serve(t, newRelay(t, tcpbus.RelayConfig{}), addr)
+		serve(t, newRelay(t, tcpbus.ServerConfig{}), addr)
 		return func(t *testing.T) replication.Bus { return newClient(t, addr) }
 	})
 }
@@ -81,7 +81,7 @@ func TestRelayAndClients(t *testing.T) {
 	t.Parallel()
 	replicationtest.TestBus(t, func(t *testing.T) func(t *testing.T) replication.Bus {
 		addr := socket(t)
-		r := newRelay(t, tcpbus.RelayConfig{})
+		r := newRelay(t, tcpbus.ServerConfig{})
 		serve(t, r, addr)
 		first := true
 		return func(t *testing.T) replication.Bus {
@@ -139,7 +139,7 @@ func (n *netcat) expect(lines ...string) {
 func TestNetcat(t *testing.T) {
 	t.Parallel()
 	addr := socket(t)
-	relay := newRelay(t, tcpbus.RelayConfig{})
+	relay := newRelay(t, tcpbus.ServerConfig{})
 	serve(t, relay, addr)
 	const name = replicationtest.ServerName
 	atMain := replicationtest.Subscribe(t, relay, name, name+"/events")
@@ -193,8 +193,8 @@ func TestNetcat(t *testing.T) {
 func TestWrongServer(t *testing.T) {
 	t.Parallel()
 	addr := socket(t)
-	serve(t, newRelay(t, tcpbus.RelayConfig{}), addr)
-	c, err := tcpbus.NewClient(tcpbus.ClientConfig{Addr: addr, ServerName: "other.test"})
+	serve(t, newRelay(t, tcpbus.ServerConfig{}), addr)
+	c, err := tcpbus.NewClient(tcpbus.ClientConfig{Address: addr, ServerName: "other.test"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -210,7 +210,7 @@ func TestWrongServer(t *testing.T) {
 func TestSlowConnectionIsClosed(t *testing.T) {
 	t.Parallel()
 	addr := socket(t)
-	relay := newRelay(t, tcpbus.RelayConfig{MaxQueuedBytes: 1 << 20})
+	relay := newRelay(t, tcpbus.ServerConfig{MaxQueuedBytes: 1 << 20})
 	serve(t, relay, addr)
 	slow := dialNetcat(t, addr)
 	slow.say("REPLICATE events")
@@ -235,7 +235,7 @@ func TestSlowConnectionIsClosed(t *testing.T) {
 func TestRestart(t *testing.T) {
 	t.Parallel()
 	addr := socket(t)
-	stop := serve(t, newRelay(t, tcpbus.RelayConfig{}), addr)
+	stop := serve(t, newRelay(t, tcpbus.ServerConfig{}), addr)
 	stream := replication.Stream[int64]{StreamInfo: replication.StreamInfo{Name: "events"}}
 	client := func(instance string) *replication.Client {
 		c, err := replication.NewClient(replication.Config{ServerName: replicationtest.ServerName, Instance: instance, Bus: newClient(t, addr)})
@@ -281,7 +281,7 @@ func TestRestart(t *testing.T) {
 		publish(1000)
 		stop()
 		publish(1000)
-		stop = serve(t, newRelay(t, tcpbus.RelayConfig{}), addr)
+		stop = serve(t, newRelay(t, tcpbus.ServerConfig{}), addr)
 		publish(1000)
 		if err := fol.WaitFor(context.Background(), "writer", next-1); err != nil {
 			t.Fatal(err)
@@ -297,10 +297,35 @@ func TestRestart(t *testing.T) {
 	}
 }
 
+func TestListensWhileSubscribed(t *testing.T) {
+	t.Parallel()
+	addr := socket(t)
+	s := newRelay(t, tcpbus.ServerConfig{Addresses: []string{addr}})
+	if err := newClient(t, addr).Publish(context.Background(), replicationtest.ServerName, "REPLICATE"); err == nil {
+		t.Error("it listens before the process is subscribed")
+	}
+	t.Run("subscribed", func(t *testing.T) {
+		replicationtest.Subscribe(t, s, replicationtest.ServerName)
+		c := newClient(t, addr)
+		r := replicationtest.Subscribe(t, c, replicationtest.ServerName)
+		if err := s.Publish(context.Background(), replicationtest.ServerName, "REMOTE_SERVER_UP one.test"); err != nil {
+			t.Fatal(err)
+		}
+		r.WaitMessages(t, 1)
+		other := newRelay(t, tcpbus.ServerConfig{Addresses: []string{socket(t), addr}})
+		if err := other.Subscribe(context.Background(), nil, replicationtest.NewRecorder()); err == nil {
+			t.Error("an address in use was taken")
+		}
+	})
+	if err := newClient(t, addr).Publish(context.Background(), replicationtest.ServerName, "REPLICATE"); err == nil {
+		t.Error("it listens after the subscription has ended")
+	}
+}
+
 func TestCloseEndsServe(t *testing.T) {
 	t.Parallel()
 	addr := socket(t)
-	r := newRelay(t, tcpbus.RelayConfig{})
+	r := newRelay(t, tcpbus.ServerConfig{})
 	l, err := net.Listen("unix", addr)
 	if err != nil {
 		t.Fatal(err)
@@ -322,15 +347,15 @@ func TestCloseEndsServe(t *testing.T) {
 func TestConfigErrors(t *testing.T) {
 	t.Parallel()
 	for _, cfg := range []tcpbus.ClientConfig{
-		{Addr: "x:1"}, {Addr: "x", ServerName: "a"}, {ServerName: "a"}, {Addr: "x:1", ServerName: "a b"},
-		{Addr: "x:1", ServerName: "a", Instance: "a\nb"}, {Addr: "x:1", ServerName: "a", DialTimeout: -1},
+		{Address: "x:1"}, {Address: "x", ServerName: "a"}, {ServerName: "a"}, {Address: "x:1", ServerName: "a b"},
+		{Address: "x:1", ServerName: "a", Name: "a\nb"}, {Address: "x:1", ServerName: "a", DialTimeout: -1},
 	} {
 		if _, err := tcpbus.NewClient(cfg); err == nil {
 			t.Errorf("%+v was accepted", cfg)
 		}
 	}
-	for _, cfg := range []tcpbus.RelayConfig{{}, {ServerName: "a b"}, {ServerName: "a", MaxQueuedBytes: -1}} {
-		if _, err := tcpbus.NewRelay(cfg); err == nil {
+	for _, cfg := range []tcpbus.ServerConfig{{}, {ServerName: "a b"}, {ServerName: "a", MaxQueuedBytes: -1}} {
+		if _, err := tcpbus.NewServer(cfg); err == nil {
 			t.Errorf("%+v was accepted", cfg)
 		}
 	}

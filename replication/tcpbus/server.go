@@ -7,18 +7,23 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/rs/zerolog"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/weft-im/weft/replication"
 	"github.com/weft-im/weft/replication/wire"
 )
 
-// RelayConfig configures a Relay.
-type RelayConfig struct {
+// ServerConfig configures a Server.
+type ServerConfig struct {
 	// ServerName is the server's name. Required.
 	ServerName string
+	// Addresses are host:port addresses, or paths of unix sockets, to listen on while the
+	// process is subscribed. Defaults to none: call Serve.
+	Addresses []string
 	// MaxQueuedBytes bounds what waits to be written to one connection, which is closed
 	// when it needs more. Defaults to 16 MiB.
 	MaxQueuedBytes int
@@ -26,72 +31,100 @@ type RelayConfig struct {
 	Log zerolog.Logger
 }
 
-// Relay is the main process's end of the bus: a replication.Bus for the process itself,
+// Server is the main process's end of the bus: a replication.Bus for the process itself,
 // and the server that the other processes connect to.
-type Relay struct {
-	cfg   RelayConfig
+type Server struct {
+	cfg   ServerConfig
 	log   zerolog.Logger
 	local *replication.LocalBus
 
+	listening atomic.Bool // on cfg.Addresses
+
 	mu        sync.Mutex
-	conns     map[*relayConn]struct{}
+	conns     map[*serverConn]struct{}
 	listeners map[net.Listener]struct{}
 	closed    bool
 }
 
-// NewRelay checks the configuration. It does no I/O.
-func NewRelay(cfg RelayConfig) (*Relay, error) {
+// NewServer checks the configuration. It does no I/O.
+func NewServer(cfg ServerConfig) (*Server, error) {
 	if cfg.ServerName == "" || strings.ContainsAny(cfg.ServerName, " \t\r\n") {
-		return nil, fmt.Errorf("tcp relay: ServerName %q is empty or has a space in it", cfg.ServerName)
+		return nil, fmt.Errorf("tcp replication: ServerName %q is empty or has a space in it", cfg.ServerName)
 	}
 	if cfg.MaxQueuedBytes < 0 {
-		return nil, errors.New("tcp relay: MaxQueuedBytes is negative")
+		return nil, errors.New("tcp replication: MaxQueuedBytes is negative")
 	}
 	if cfg.MaxQueuedBytes == 0 {
 		cfg.MaxQueuedBytes = 16 << 20
 	}
-	return &Relay{
+	return &Server{
 		cfg: cfg, log: cfg.Log.With().Str("component", "relay").Logger(),
 		local: replication.NewLocalBus(),
-		conns: make(map[*relayConn]struct{}), listeners: make(map[net.Listener]struct{}),
+		conns: make(map[*serverConn]struct{}), listeners: make(map[net.Listener]struct{}),
 	}, nil
 }
 
 // Publish implements replication.Bus.
-func (r *Relay) Publish(ctx context.Context, channel, message string) error {
-	if err := r.local.Publish(ctx, channel, message); err != nil {
+func (s *Server) Publish(ctx context.Context, channel, message string) error {
+	if err := s.local.Publish(ctx, channel, message); err != nil {
 		return err
 	}
-	r.broadcast(nil, channel, message)
+	s.broadcast(nil, channel, message)
 	return nil
 }
 
-// Subscribe implements replication.Bus for the process that has the relay.
-func (r *Relay) Subscribe(ctx context.Context, channels []string, sub replication.Subscriber) error {
-	return r.local.Subscribe(ctx, channels, sub)
+// Subscribe implements replication.Bus for the process that has the relay. The first
+// subscription listens on Config.Addresses until it ends; it returns an error when that is
+// not possible.
+func (s *Server) Subscribe(ctx context.Context, channels []string, sub replication.Subscriber) error {
+	if len(s.cfg.Addresses) == 0 || !s.listening.CompareAndSwap(false, true) {
+		return s.local.Subscribe(ctx, channels, sub)
+	}
+	defer s.listening.Store(false)
+	var listeners []net.Listener
+	for _, a := range s.cfg.Addresses {
+		network := "tcp"
+		if strings.HasPrefix(a, "/") {
+			network = "unix"
+		}
+		l, err := (&net.ListenConfig{}).Listen(ctx, network, a)
+		if err != nil {
+			for _, l := range listeners {
+				l.Close()
+			}
+			return fmt.Errorf("listen for replication connections: %w", err)
+		}
+		listeners = append(listeners, l)
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	for _, l := range listeners {
+		group.Go(func() error { return s.Serve(ctx, l) })
+	}
+	group.Go(func() error { return s.local.Subscribe(ctx, channels, sub) })
+	return group.Wait()
 }
 
 // Close implements replication.Bus. It closes all connections and ends Serve.
-func (r *Relay) Close() error {
-	r.mu.Lock()
-	r.closed = true
-	for l := range r.listeners {
+func (s *Server) Close() error {
+	s.mu.Lock()
+	s.closed = true
+	for l := range s.listeners {
 		l.Close()
 	}
-	for c := range r.conns {
+	for c := range s.conns {
 		c.conn.Close()
 	}
-	r.mu.Unlock()
-	return r.local.Close()
+	s.mu.Unlock()
+	return s.local.Close()
 }
 
 // Serve accepts connections on l until ctx is done or the relay is closed, and returns nil
 // then, with all connections and l closed. It may be called for several listeners.
-func (r *Relay) Serve(ctx context.Context, l net.Listener) error {
-	r.mu.Lock()
-	r.listeners[l] = struct{}{}
-	closed := r.closed
-	r.mu.Unlock()
+func (s *Server) Serve(ctx context.Context, l net.Listener) error {
+	s.mu.Lock()
+	s.listeners[l] = struct{}{}
+	closed := s.closed
+	s.mu.Unlock()
 	if closed {
 		l.Close()
 	}
@@ -99,10 +132,10 @@ func (r *Relay) Serve(ctx context.Context, l net.Listener) error {
 	defer conns.Wait()
 	closeAll := func() {
 		l.Close()
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		delete(r.listeners, l)
-		for c := range r.conns {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		delete(s.listeners, l)
+		for c := range s.conns {
 			if c.listener == l {
 				c.conn.Close()
 			}
@@ -116,9 +149,9 @@ func (r *Relay) Serve(ctx context.Context, l net.Listener) error {
 	}()
 	for {
 		conn, err := l.Accept()
-		r.mu.Lock()
-		closed := r.closed
-		r.mu.Unlock()
+		s.mu.Lock()
+		closed := s.closed
+		s.mu.Unlock()
 		if ctx.Err() != nil || closed {
 			if err == nil {
 				conn.Close()
@@ -131,18 +164,18 @@ func (r *Relay) Serve(ctx context.Context, l net.Listener) error {
 				return fmt.Errorf("accept replication connection: %w", err)
 			}
 			// Out of file descriptors, most likely: others have to close first.
-			r.log.Warn().Err(err).Msg("cannot accept a replication connection")
+			s.log.Warn().Err(err).Msg("cannot accept a replication connection")
 			select {
 			case <-time.After(100 * time.Millisecond):
 			case <-ctx.Done():
 			}
 			continue
 		}
-		c := &relayConn{r: r, conn: conn, listener: l, wake: make(chan struct{}, 1), gone: make(chan struct{})}
-		r.mu.Lock()
-		r.conns[c] = struct{}{}
-		gone := r.closed || ctx.Err() != nil
-		r.mu.Unlock()
+		c := &serverConn{s: s, conn: conn, listener: l, wake: make(chan struct{}, 1), gone: make(chan struct{})}
+		s.mu.Lock()
+		s.conns[c] = struct{}{}
+		gone := s.closed || ctx.Err() != nil
+		s.mu.Unlock()
 		if gone {
 			conn.Close()
 		}
@@ -151,20 +184,20 @@ func (r *Relay) Serve(ctx context.Context, l net.Listener) error {
 }
 
 // broadcast sends a message to all connections that want it, but not to from.
-func (r *Relay) broadcast(from *relayConn, channel, message string) {
-	stream := strings.TrimPrefix(strings.TrimPrefix(channel, r.cfg.ServerName), "/")
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for c := range r.conns {
+func (s *Server) broadcast(from *serverConn, channel, message string) {
+	stream := strings.TrimPrefix(strings.TrimPrefix(channel, s.cfg.ServerName), "/")
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for c := range s.conns {
 		if c != from {
 			c.offer(stream, message)
 		}
 	}
 }
 
-// relayConn is one connection to the relay.
-type relayConn struct {
-	r        *Relay
+// serverConn is one connection to the relay.
+type serverConn struct {
+	s        *Server
 	conn     net.Conn
 	listener net.Listener
 	wake     chan struct{}
@@ -180,7 +213,7 @@ type relayConn struct {
 }
 
 // offer queues a message if the connection wants it. stream is "" for commands.
-func (c *relayConn) offer(stream, message string) {
+func (c *serverConn) offer(stream, message string) {
 	c.mu.Lock()
 	wanted := c.started && !c.nothing && (stream == "" || c.streams == nil || c.streams[stream])
 	c.mu.Unlock()
@@ -190,11 +223,11 @@ func (c *relayConn) offer(stream, message string) {
 }
 
 // queueText queues lines to be written.
-func (c *relayConn) queueText(lines string) {
+func (c *serverConn) queueText(lines string) {
 	c.mu.Lock()
-	if len(c.queue)+len(lines) > c.r.cfg.MaxQueuedBytes {
+	if len(c.queue)+len(lines) > c.s.cfg.MaxQueuedBytes {
 		c.mu.Unlock()
-		c.r.log.Warn().Str("instance", c.name).Msg("closed a replication connection that is too slow")
+		c.s.log.Warn().Str("instance", c.name).Msg("closed a replication connection that is too slow")
 		c.conn.Close()
 		return
 	}
@@ -208,7 +241,7 @@ func (c *relayConn) queueText(lines string) {
 }
 
 // write writes what is queued until the connection is gone.
-func (c *relayConn) write() {
+func (c *serverConn) write() {
 	var spare []byte
 	for {
 		select {
@@ -236,21 +269,21 @@ func (c *relayConn) write() {
 }
 
 // serve reads from the connection until it ends.
-func (c *relayConn) serve() {
+func (c *serverConn) serve() {
 	var writer sync.WaitGroup
 	writer.Go(c.write)
-	c.queueText("SERVER " + c.r.cfg.ServerName)
+	c.queueText("SERVER " + c.s.cfg.ServerName)
 	err := c.read()
-	c.r.mu.Lock()
-	delete(c.r.conns, c)
-	c.r.mu.Unlock()
+	c.s.mu.Lock()
+	delete(c.s.conns, c)
+	c.s.mu.Unlock()
 	c.conn.Close()
 	close(c.gone)
 	writer.Wait()
-	c.r.log.Debug().Err(err).Str("instance", c.name).Msg("replication connection closed")
+	c.s.log.Debug().Err(err).Str("instance", c.name).Msg("replication connection closed")
 }
 
-func (c *relayConn) read() error {
+func (c *serverConn) read() error {
 	lines := newLineReader(c.conn)
 	lines.lastWrite = func() time.Time {
 		c.mu.Lock()
@@ -261,7 +294,7 @@ func (c *relayConn) read() error {
 		c.queueText(strings.TrimSuffix(pingLine(), "\n"))
 		return nil
 	}
-	asm := &assembler{serverName: c.r.cfg.ServerName, emit: c.relay}
+	asm := &assembler{serverName: c.s.cfg.ServerName, emit: c.relay}
 	for {
 		line, err := lines.next(asm.pending, asm.flush)
 		if err != nil {
@@ -287,7 +320,7 @@ func (c *relayConn) read() error {
 		case wire.ClientName:
 			c.named(cmd.Client)
 		case wire.Error:
-			c.r.log.Warn().Str("instance", c.name).Str("reason", cmd.Text).Msg("a process reports a replication error")
+			c.s.log.Warn().Str("instance", c.name).Str("reason", cmd.Text).Msg("a process reports a replication error")
 		case wire.Replicate:
 			c.replicate(cmd, line)
 		default:
@@ -305,14 +338,14 @@ func oneLine(r rune) rune {
 }
 
 // relay passes a message on.
-func (c *relayConn) relay(channel, message string) {
+func (c *serverConn) relay(channel, message string) {
 	// The local bus only fails when the relay is closed, and then so is this connection.
-	_ = c.r.local.Publish(context.Background(), channel, message)
-	c.r.broadcast(c, channel, message)
+	_ = c.s.local.Publish(context.Background(), channel, message)
+	c.s.broadcast(c, channel, message)
 }
 
 // replicate starts or limits the flow to this connection.
-func (c *relayConn) replicate(cmd wire.Replicate, line string) {
+func (c *serverConn) replicate(cmd wire.Replicate, line string) {
 	c.mu.Lock()
 	c.started = true
 	if len(cmd.Streams) > 0 {
@@ -327,10 +360,10 @@ func (c *relayConn) replicate(cmd wire.Replicate, line string) {
 		c.queueText(line)
 		return
 	}
-	c.relay(c.r.cfg.ServerName, "REPLICATE")
+	c.relay(c.s.cfg.ServerName, "REPLICATE")
 }
 
-func (c *relayConn) named(name string) {
+func (c *serverConn) named(name string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.name = name
