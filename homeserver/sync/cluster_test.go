@@ -2,6 +2,7 @@ package sync_test
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
@@ -11,8 +12,10 @@ import (
 	"github.com/tidwall/gjson"
 	"pgregory.net/rapid"
 
+	"github.com/weft-im/weft/homeserver/receipts"
 	"github.com/weft-im/weft/homeserver/sync"
 	"github.com/weft-im/weft/storage"
+	"github.com/weft-im/weft/storage/storagetest"
 )
 
 // TestReadYourWrites sends on one process and at once asks each: the event must be there.
@@ -85,6 +88,41 @@ func TestWakeOnOtherProcess(t *testing.T) {
 			since = res.Get("next_batch").Str
 		}
 	}
+}
+
+// TestRestart has tokens of a server go on after it was started anew, with nothing in memory.
+func TestRestart(t *testing.T) {
+	t.Parallel()
+	conn := storagetest.NewConnString(t)
+	var room, since, id string
+	t.Run("before", func(t *testing.T) {
+		p := newCluster(t, options{conn: conn}, "master")[0]
+		room = p.room("alice", "shared")
+		p.join(room, "bob")
+		since = p.ask(ask{user: "alice"}).Get("next_batch").Str
+		id = p.say(room, "bob", "hello")
+		p.read(room, "bob", receipts.Read, id, nil)
+		must(t, p.account.Put(context.Background(), user("alice"), "", "a.global", json.RawMessage(`{"k":1}`)))
+	})
+	t.Run("after", func(t *testing.T) {
+		p := newCluster(t, options{conn: conn}, "master")[0]
+		for range 2 { // the first request fills what the second finds
+			res := p.ask(ask{user: "alice", since: since})
+			if got := bodies(joined(res, room).Get("timeline")); !slices.Equal(got, []string{"hello"}) {
+				t.Errorf("messages %v: %s", got, res.Raw)
+			}
+			if got := receiptsOf(res, room); len(got) != 1 || res.Get("account_data.events.0.content.k").Int() != 1 {
+				t.Errorf("receipts %v, all %s", got, res.Raw)
+			}
+			if again := p.ask(ask{user: "alice", since: res.Get("next_batch").Str}); again.Get("rooms").Exists() || again.Get("account_data").Exists() {
+				t.Errorf("things come twice: %s", again.Raw)
+			}
+		}
+		p.say(room, "bob", "and more")
+		if got := bodies(joined(p.ask(ask{user: "alice", since: since}), room).Get("timeline")); !slices.Equal(got, []string{"hello", "and more"}) {
+			t.Errorf("over the restart: %v", got)
+		}
+	})
 }
 
 // TestStatementCounts holds how many statements a response costs, whatever the number of rooms.

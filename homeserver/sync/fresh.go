@@ -2,9 +2,12 @@ package sync
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	gosync "sync"
+
+	"github.com/rs/zerolog"
 
 	"github.com/weft-im/weft/homeserver/token"
 	"github.com/weft-im/weft/replication"
@@ -20,6 +23,7 @@ type freshness struct {
 	db      *storage.DB
 	client  *replication.Client
 	streams []string
+	log     zerolog.Logger
 
 	mu      gosync.Mutex
 	next    *freshCall
@@ -32,8 +36,8 @@ type freshCall struct {
 	err       error
 }
 
-func newFreshness(db *storage.DB, client *replication.Client) *freshness {
-	f := &freshness{db: db, client: client}
+func newFreshness(db *storage.DB, client *replication.Client, log zerolog.Logger) *freshness {
+	f := &freshness{db: db, client: client, log: log}
 	for st := range token.Streams {
 		if st != token.Typing { // lives in memory
 			f.streams = append(f.streams, st.String())
@@ -42,22 +46,35 @@ func newFreshness(db *storage.DB, client *replication.Client) *freshness {
 	return f
 }
 
-// wait returns once the handlers of this process have seen everything that was committed before the call, and everything
-// that since covers.
+// wait returns once the handlers of this process have seen everything that was committed before the call.
 func (f *freshness) wait(ctx context.Context) error {
 	positions, err := f.positions(ctx)
 	if err != nil {
 		return err
 	}
 	for _, p := range positions {
-		if f.client.Position(p.Stream).Covers(p.Writer, p.Position) {
-			continue
-		}
-		f.client.Observe(p.Stream, p.Writer, p.Position)
-		if err := f.client.WaitFor(ctx, p.Stream, p.Writer, p.Position); err != nil {
+		if err := f.reach(ctx, p.Stream, p.Writer, p.Position); err != nil {
 			return err
 		}
 	}
+	return nil
+}
+
+// reach waits until the handlers have seen what a writer wrote up to id. A writer that cannot be followed in time does not
+// fail the request: what the process knows is still true, and the rest comes with a later response.
+func (f *freshness) reach(ctx context.Context, stream, writer string, id int64) error {
+	if f.client.Position(stream).Covers(writer, id) {
+		return nil
+	}
+	f.client.Observe(stream, writer, id)
+	err := f.client.WaitFor(ctx, stream, writer, id)
+	switch {
+	case err == nil, errors.Is(err, replication.ErrNotFollowed):
+		return nil
+	case ctx.Err() != nil:
+		return ctx.Err()
+	}
+	f.log.Warn().Err(err).Str("stream", stream).Str("writer", writer).Int64("position", id).Msg("answering /sync without having caught up")
 	return nil
 }
 
@@ -66,10 +83,10 @@ func (f *freshness) waitLocal(ctx context.Context) error {
 	for st := range token.Streams {
 		stream := st.String()
 		id, ok := f.client.Published(stream)
-		if !ok || f.client.Position(stream).Covers(f.client.Instance(), id) {
+		if !ok {
 			continue
 		}
-		if err := f.client.WaitFor(ctx, stream, f.client.Instance(), id); err != nil {
+		if err := f.reach(ctx, stream, f.client.Instance(), id); err != nil {
 			return err
 		}
 	}

@@ -55,6 +55,8 @@ type options struct {
 	sync func(*sync.Config)
 	// readers are the processes that write no events.
 	readers map[string]bool
+	// conn is the database. Defaults to a new one.
+	conn string
 	// eventCache is the store's EventCacheBytes.
 	eventCache uint64
 }
@@ -72,7 +74,10 @@ func newProc(t testing.TB, change ...func(*sync.Config)) *proc {
 // newCluster starts processes that share a database and a bus, the first of which must be the main process.
 func newCluster(t testing.TB, o options, names ...string) []*proc {
 	t.Helper()
-	conn := storagetest.NewConnString(t)
+	conn := o.conn
+	if conn == "" {
+		conn = storagetest.NewConnString(t)
+	}
 	bus := replication.NewLocalBus()
 	_, key, err := ed25519.GenerateKey(nil)
 	must(t, err)
@@ -125,7 +130,7 @@ func newCluster(t testing.TB, o options, names ...string) []*proc {
 
 		p.store, err = store.New(store.Config{DB: db, ServerName: serverName, EventCacheBytes: o.eventCache})
 		must(t, err)
-		events, err := replication.Follow(p.client, streams.Events(), replication.FollowConfig[*streams.EventRow]{})
+		events, err := replication.Follow(p.client, streams.Events(), replication.FollowConfig[*streams.EventRow]{Source: p.store.EventRows, From: position(t, db, "events")})
 		must(t, err)
 		events.Handle(func(_ context.Context, u replication.Update[*streams.EventRow]) {
 			for _, r := range u.Rows {
@@ -143,13 +148,13 @@ func newCluster(t testing.TB, o options, names ...string) []*proc {
 		p.writer, err = writer.New(cfg)
 		must(t, err)
 
-		ac := accountdata.Config{DB: db, Client: p.client, Writers: writers, RPC: node}
+		ac := accountdata.Config{DB: db, From: position(t, db, "account_data"), Client: p.client, Writers: writers, RPC: node}
 		if name == names[0] {
 			ac.IDs = openIDs(t, db, "account_data", name, accountdata.MaxIDSQL)
 		}
 		p.account, err = accountdata.New(ac)
 		must(t, err)
-		rc := receipts.Config{DB: db, Rooms: p.store, Markers: p.account, Client: p.client, Writers: writers, RPC: node}
+		rc := receipts.Config{DB: db, From: position(t, db, "receipts"), Rooms: p.store, Markers: p.account, Client: p.client, Writers: writers, RPC: node}
 		if name == names[0] {
 			rc.IDs = openIDs(t, db, "receipts", name, receipts.MaxIDSQL)
 		}
@@ -187,6 +192,18 @@ func openIDs(t testing.TB, db *storage.DB, stream, instance, maxID string) *stor
 	ids, err := storage.OpenStreamIDs(context.Background(), storage.StreamIDsConfig{DB: db, Stream: stream, Instance: instance, MaxIDSQL: maxID})
 	must(t, err)
 	return ids
+}
+
+// position is how far a stream has come in the database.
+func position(t testing.TB, db *storage.DB, stream string) replication.Position {
+	t.Helper()
+	states, err := storage.GetStreams(context.Background(), db, []string{stream})
+	must(t, err)
+	at := map[string]int64{}
+	for _, p := range states[0].Positions {
+		at[p.Writer] = p.Position
+	}
+	return replication.PositionOf(int64(states[0].Epochs.Current()), at)
 }
 
 func must(t testing.TB, err error) {

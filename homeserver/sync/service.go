@@ -93,6 +93,7 @@ func New(cfg Config) (*Service, error) {
 	if err != nil {
 		return nil, fmt.Errorf("new sync: %w", err)
 	}
+	cfg.Log = cfg.Log.With().Str("component", "sync").Logger()
 	s := &Service{cfg: cfg, noFilter: noFilter, hub: newHub(cfg.Replication, cfg.TailBytes, cfg.Log)}
 	var errs [3]error
 	s.filters, errs[0] = otter.New(&otter.Options[filterKey, *filter.Filter]{MaximumSize: 10_000})
@@ -101,7 +102,7 @@ func New(cfg Config) (*Service, error) {
 	if err := errors.Join(errs[:]...); err != nil {
 		return nil, fmt.Errorf("new sync: %w", err)
 	}
-	s.fresh = newFreshness(cfg.DB, cfg.Replication)
+	s.fresh = newFreshness(cfg.DB, cfg.Replication, cfg.Log)
 	if err := s.hub.follow(); err != nil {
 		return nil, fmt.Errorf("new sync: %w", err)
 	}

@@ -130,10 +130,7 @@ func (s *Service) catchUp(ctx context.Context, since token.Sync) error {
 		return nil
 	}
 	for writer, id := range p.Writers() {
-		if have.Covers(writer, id) {
-			continue
-		}
-		if err := s.cfg.Replication.WaitFor(ctx, token.Events.String(), writer, id); err != nil {
+		if err := s.fresh.reach(ctx, token.Events.String(), writer, id); err != nil {
 			return err
 		}
 	}

@@ -143,7 +143,9 @@ func (s *Service) view(ctx context.Context, userID string) (*view, error) {
 	for {
 		h := s.hub
 		h.mu.Lock()
-		h.start(token.Events)
+		for st := range token.Streams {
+			h.start(st)
+		}
 		v := h.views[userID]
 		if v == nil {
 			v = &view{userID: userID, loaded: make(chan struct{}), waiting: map[*waiter]struct{}{}}
