@@ -17,15 +17,18 @@ const maxProfileBody = 256 << 10
 type ProfileConfig struct {
 	// RequireAuth asks for an access token (require_auth_for_profile_requests).
 	RequireAuth bool
+	// SharedRoomsOnly shows a profile to those who share a room with its owner, and to no others
+	// (limit_profile_requests_to_users_who_share_rooms). It implies RequireAuth.
+	SharedRoomsOnly bool
 }
 
 // Profile is the group of profiles.
 //
 // Spec: client-server API, "Profiles" (v1.19).
 func Profile(svc *account.Service, cfg ProfileConfig) homeserver.Group {
-	g := &profileGroup{svc}
+	g := &profileGroup{svc, cfg}
 	read := homeserver.AuthNone
-	if cfg.RequireAuth {
+	if cfg.RequireAuth || cfg.SharedRoomsOnly {
 		read = homeserver.AuthGuest
 	}
 	const all, field = "/_matrix/client/{v}/profile/{userId}", "/_matrix/client/{v}/profile/{userId}/{keyName}"
@@ -43,9 +46,23 @@ func Profile(svc *account.Service, cfg ProfileConfig) homeserver.Group {
 	}
 }
 
-type profileGroup struct{ svc *account.Service }
+type profileGroup struct {
+	svc *account.Service
+	cfg ProfileConfig
+}
+
+// visible refuses a look at a profile that is not for the requester.
+func (g *profileGroup) visible(ctx context.Context, r *homeserver.Request) error {
+	if !g.cfg.SharedRoomsOnly {
+		return nil
+	}
+	return g.svc.CheckProfileVisible(ctx, r.Requester(), r.Param("userId"))
+}
 
 func (g *profileGroup) get(ctx context.Context, r *homeserver.Request) (any, error) {
+	if err := g.visible(ctx, r); err != nil {
+		return nil, err
+	}
 	return g.svc.ProfileFields(ctx, r.Param("userId"), "")
 }
 
@@ -53,6 +70,9 @@ func (g *profileGroup) getField(ctx context.Context, r *homeserver.Request) (any
 	key := r.Param("keyName")
 	if key == "" {
 		return nil, mxerr.InvalidParam.WithMessage("Invalid profile key")
+	}
+	if err := g.visible(ctx, r); err != nil {
+		return nil, err
 	}
 	return g.svc.ProfileFields(ctx, r.Param("userId"), key)
 }

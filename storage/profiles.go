@@ -127,3 +127,20 @@ func DeleteProfile(ctx context.Context, q Querier, user UserNID) error {
 	}
 	return nil
 }
+
+// By memberships_user for the one, the primary key for the other; stops at the first room.
+const shareRoomSQL = `
+SELECT EXISTS (
+    SELECT FROM memberships a JOIN memberships b USING (room_nid)
+    WHERE a.user_nid = (SELECT user_nid FROM user_ids WHERE user_id = $1)
+    AND b.user_nid = (SELECT user_nid FROM user_ids WHERE user_id = $2)
+    AND a.membership = $3 AND b.membership = $3)`
+
+// ShareRoom reports whether two users are joined to a room of both.
+func ShareRoom(ctx context.Context, q Querier, userID, otherID string) (bool, error) {
+	var share bool
+	if err := q.QueryRow(ctx, shareRoomSQL, userID, otherID, MembershipJoin).Scan(&share); err != nil {
+		return false, fmt.Errorf("look for a shared room: %w", TranslateError(err))
+	}
+	return share, nil
+}

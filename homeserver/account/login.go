@@ -172,26 +172,38 @@ func (s *Service) loginPassword(ctx context.Context, req *LoginRequest) (*storag
 	if req.Password == "" {
 		return nil, mxerr.MissingParam.WithMessage("Missing param: password")
 	}
-	return s.CheckPassword(ctx, *ident, req.Password)
+	userID, err := s.resolve(ctx, *ident)
+	if err != nil {
+		return nil, err
+	}
+	if userID != "" {
+		if err := s.cfg.Limits.Allow("rc_login.account", strings.ToLower(userID)); err != nil {
+			return nil, err
+		}
+	}
+	return s.checkPassword(ctx, userID, req.Password)
 }
 
 // CheckPassword returns the account that an identifier and a password belong to. Errors are M_FORBIDDEN where they belong
 // to none, M_USER_DEACTIVATED, M_LIMIT_EXCEEDED after too many failures, M_INVALID_PARAM for an identifier that is none.
 func (s *Service) CheckPassword(ctx context.Context, ident Identifier, password string) (*storage.Account, error) {
-	wrong := mxerr.Forbidden.WithMessage("Invalid username or password")
 	userID, err := s.resolve(ctx, ident)
 	if err != nil {
 		return nil, err
 	}
+	return s.checkPassword(ctx, userID, password)
+}
+
+// checkPassword is CheckPassword for a user id that was found, or "".
+func (s *Service) checkPassword(ctx context.Context, userID, password string) (*storage.Account, error) {
+	wrong := mxerr.Forbidden.WithMessage("Invalid username or password")
 	var a *storage.Account
 	if userID != "" {
 		key := strings.ToLower(userID)
 		if err := s.cfg.Limits.Check("rc_login.failed_attempts", key); err != nil {
 			return nil, err
 		}
-		if err := s.cfg.Limits.Allow("rc_login.account", key); err != nil {
-			return nil, err
-		}
+		var err error
 		a, err = storage.FindAccount(ctx, s.cfg.DB, userID, key)
 		if err != nil && !errors.Is(err, storage.ErrNotFound) {
 			return nil, err

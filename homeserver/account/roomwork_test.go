@@ -81,6 +81,14 @@ func TestChangesOfAccountsReachTheRooms(t *testing.T) {
 	rooms[0].SendDraft(left, writer.Draft{Type: "m.room.member", StateKey: &key, Sender: anna, Content: json.RawMessage(`{"membership":"leave"}`)})
 
 	who := &account.Requester{UserID: anna}
+	if err := services[0].CheckProfileVisible(ctx, who, anna); err != nil {
+		t.Errorf("own profile: %v", err)
+	}
+	wantCode(t, "profile of somebody in a room that was left", services[0].CheckProfileVisible(ctx, who, "@bert:test"), 403, "M_FORBIDDEN")
+	rooms[0].SendDraft(joined[0], writer.Draft{Type: "m.room.member", StateKey: ptr("@bert:test"), Sender: "@bert:test", Content: json.RawMessage(`{"membership":"join"}`)})
+	if err := services[0].CheckProfileVisible(ctx, who, "@bert:test"); err != nil {
+		t.Errorf("profile of somebody in the same room: %v", err)
+	}
 	for i, s := range services {
 		name := []string{"First", "Second"}[i]
 		if err := s.SetProfileField(ctx, who, anna, "displayname", json.RawMessage(`"`+name+`"`)); err != nil {
