@@ -168,6 +168,23 @@ func SpaceChildren(ctx context.Context, q Querier, spaces []RoomNID) ([]SpaceChi
 	return collect[SpaceChild](ctx, q, selectSpaceChildrenSQL, spaces)
 }
 
+// memberships_local, then primary keys; as many rows as the room has local members are looked at.
+const selectJoinedGuestsSQL = `
+SELECT i.user_id
+FROM memberships m JOIN users u USING (user_nid) JOIN user_ids i USING (user_nid)
+WHERE m.room_nid = $1 AND m.is_local AND m.membership = 2 AND u.is_guest
+ORDER BY i.user_id`
+
+// JoinedGuests returns the user ids of the guests of this server who are in a room.
+func JoinedGuests(ctx context.Context, q Querier, room RoomNID) ([]string, error) {
+	rows, err := q.Query(ctx, selectJoinedGuestsSQL, room)
+	if err != nil {
+		return nil, TranslateError(err)
+	}
+	out, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	return out, TranslateError(err)
+}
+
 func collect[T any](ctx context.Context, q Querier, sql string, args ...any) ([]T, error) {
 	rows, err := q.Query(ctx, sql, args...)
 	if err != nil {

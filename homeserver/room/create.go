@@ -263,6 +263,9 @@ func (s *Service) plan(ctx context.Context, who *Requester, req CreateRequest) (
 	}
 
 	for _, user := range invites {
+		if err := s.checkInvitable(ctx, user); err != nil {
+			return nil, err
+		}
 		content := memberContent(event.MembershipInvite, profiles[user])
 		if req.IsDirect {
 			content["is_direct"] = true

@@ -47,12 +47,6 @@ type InitialSync struct {
 	Receipts    []json.RawMessage `json:"receipts"`
 }
 
-// AccountData gives what users keep for themselves.
-type AccountData interface {
-	// AccountDataEvents returns a user's account data events of a room, of no room where roomID is "".
-	AccountDataEvents(ctx context.Context, userID, roomID string) ([]json.RawMessage, error)
-}
-
 // Positions tells how far the streams have been read.
 type Positions interface {
 	// Current returns the point in all streams that this process has reached.
@@ -199,18 +193,21 @@ func (s *Service) AnyEvent(ctx context.Context, who *Requester, eventID string) 
 	return s.Event(ctx, who, r.ID, eventID)
 }
 
+// accountData returns a user's account data events of a room, of no room where roomID is "".
 func (s *Service) accountData(ctx context.Context, userID, roomID string) ([]json.RawMessage, error) {
-	if s.cfg.AccountData == nil {
-		return []json.RawMessage{}, nil
+	out := []json.RawMessage{}
+	user, err := s.store.UserNID(ctx, userID)
+	if err != nil || user == 0 {
+		return out, err
 	}
-	data, err := s.cfg.AccountData.AccountDataEvents(ctx, userID, roomID)
+	rows, err := storage.AccountDataSnapshot(ctx, s.cfg.DB, user, []string{roomID})
 	if err != nil {
 		return nil, fmt.Errorf("read account data of %s: %w", userID, err)
 	}
-	if data == nil {
-		data = []json.RawMessage{}
+	for _, r := range rows {
+		out = append(out, mustJSON(map[string]any{"type": r.Type, "content": json.RawMessage(r.Content)}))
 	}
-	return data, nil
+	return out, nil
 }
 
 func (s *Service) currentToken() (string, error) {

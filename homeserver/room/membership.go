@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/tidwall/gjson"
+
 	"github.com/weft-im/weft/homeserver/event"
 	"github.com/weft-im/weft/homeserver/id"
 	"github.com/weft-im/weft/homeserver/mxerr"
@@ -31,12 +33,44 @@ func (s *Service) Invite(ctx context.Context, who *Requester, roomID, target, re
 	if err != nil {
 		return err
 	}
+	if err := s.checkInvitable(ctx, target); err != nil {
+		return err
+	}
 	if err := errors.Join(s.limit(who, "rc_invites.per_room", roomID), s.limit(who, "rc_invites.per_user", target)); err != nil {
 		return err
 	}
 	content := memberContent(event.MembershipInvite, profiles[target])
 	addReason(content, reason)
 	return s.sendInvite(ctx, r, s.memberDraft(who, target, content))
+}
+
+// typeInvitePermission is account data that says whether its owner wants to be invited.
+const typeInvitePermission = "m.invite_permission_config"
+
+// checkInvitable refuses invites of local users who want none.
+//
+// Errors: M_INVITE_BLOCKED.
+//
+// Spec: client-server API, "Invite permission" (v1.19).
+func (s *Service) checkInvitable(ctx context.Context, target string) error {
+	if !s.isLocal(target) {
+		return nil
+	}
+	nid, err := s.store.UserNID(ctx, target)
+	if err != nil {
+		return fmt.Errorf("find user: %w", err)
+	}
+	d, err := storage.GetAccountData(ctx, s.cfg.DB, nid, "", typeInvitePermission)
+	if errors.Is(err, storage.ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("read invite permission of %s: %w", target, err)
+	}
+	if gjson.GetBytes(d.Content, "default_action").Str == "block" {
+		return mxerr.InviteBlocked
+	}
+	return nil
 }
 
 // sendInvite writes an invite; an invite of another server's user is signed there first.

@@ -12,6 +12,7 @@ import (
 	"github.com/weft-im/weft/homeserver/mxerr"
 	"github.com/weft-im/weft/homeserver/room"
 	"github.com/weft-im/weft/homeserver/room/roomtest"
+	"github.com/weft-im/weft/storage"
 )
 
 func membership(k *roomtest.Kit, viewer *room.Requester, roomID string, who *room.Requester) string {
@@ -195,6 +196,49 @@ func TestGuestsJoinWhereTheyMay(t *testing.T) {
 		t.Errorf("closed to guests: %v", err)
 	}
 	k.Join(guest, open)
+	nid, err := k.Store.UserNID(t.Context(), guest.UserID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := k.DB.Exec(t.Context(), `INSERT INTO users (user_nid, created_ts, is_guest) VALUES ($1, 0, true)`, nid); err != nil {
+		t.Fatal(err)
+	}
+	k.SetState(alice, open, "m.room.guest_access", "", obj{"guest_access": "forbidden"})
+	if got := membership(k, alice, open, guest); got != "leave" {
+		t.Errorf("guest after guests were shut out: %q, want leave", got)
+	}
+}
+
+func TestInvitesMayBeBlocked(t *testing.T) {
+	t.Parallel()
+	k := roomtest.New(t, nil)
+	alice, bob := k.User("alice"), k.User("bob")
+	id := k.Create(alice, room.CreateRequest{})
+	nids, err := k.Store.InternUsers(t.Context(), []string{bob.UserID})
+	if err != nil {
+		t.Fatal(err)
+	}
+	set := func(content string) {
+		err := storage.PutAccountData(t.Context(), k.DB, []storage.AccountData{{
+			UserNID: nids[0], Type: "m.invite_permission_config", StreamID: 1, WriterNID: 1, Content: []byte(content),
+		}})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	set(`{"default_action":"block"}`)
+	if err := k.Rooms.Invite(t.Context(), alice, id, bob.UserID, ""); !errors.Is(err, mxerr.InviteBlocked) {
+		t.Errorf("invite: %v, want M_INVITE_BLOCKED", err)
+	}
+	_, err = k.Rooms.SendState(t.Context(), alice, id, bob.UserID, room.SendRequest{Type: "m.room.member", Content: json.RawMessage(`{"membership":"invite"}`)})
+	if !errors.Is(err, mxerr.InviteBlocked) {
+		t.Errorf("invite as state: %v, want M_INVITE_BLOCKED", err)
+	}
+	if _, err := k.Rooms.Create(t.Context(), alice, room.CreateRequest{Invite: []string{bob.UserID}}); !errors.Is(err, mxerr.InviteBlocked) {
+		t.Errorf("invite to a new room: %v, want M_INVITE_BLOCKED", err)
+	}
+	set(`{"default_action":["block"]}`)
+	k.Invite(alice, id, bob)
 }
 
 func TestRestrictedJoins(t *testing.T) {

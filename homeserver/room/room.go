@@ -51,10 +51,8 @@ type Config struct {
 	Follower Follower
 	// Personal carries over what users have set for a room that is replaced. Without it nothing is.
 	Personal Personal
-	// AccountData and Positions complete the deprecated /initialSync. Without them it has no account data, and a token
-	// that starts over.
-	AccountData AccountData
-	Positions   Positions
+	// Positions gives the token of the deprecated /initialSync. Without it the token starts over.
+	Positions Positions
 	// Remote and RemoteDirectory reach other servers. Without them no other server can be reached.
 	Remote          Remote
 	RemoteDirectory RemoteDirectory

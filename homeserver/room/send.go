@@ -12,6 +12,7 @@ import (
 	"github.com/weft-im/weft/homeserver/mxerr"
 	"github.com/weft-im/weft/homeserver/store"
 	"github.com/weft-im/weft/homeserver/writer"
+	"github.com/weft-im/weft/storage"
 )
 
 // SendRequest is an event a user sends.
@@ -73,7 +74,13 @@ func (s *Service) SendState(ctx context.Context, who *Requester, roomID, stateKe
 	}
 	d := req.draft(who)
 	d.StateKey, d.SkipUnchanged = &stateKey, true
-	if req.Type == event.TypeMember && !s.isLocal(stateKey) && gjson.GetBytes(req.Content, "membership").Str == event.MembershipInvite {
+	invite := req.Type == event.TypeMember && gjson.GetBytes(req.Content, "membership").Str == event.MembershipInvite
+	if invite {
+		if err := s.checkInvitable(ctx, stateKey); err != nil {
+			return "", err
+		}
+	}
+	if invite && !s.isLocal(stateKey) {
 		if s.cfg.Remote == nil {
 			return "", mxerr.ConnectionFailed.WithMessage("The user's server cannot be reached")
 		}
@@ -84,10 +91,34 @@ func (s *Service) SendState(ctx context.Context, who *Requester, roomID, stateKe
 		return res.EventID, s.applied(ctx, res)
 	}
 	id, err := s.sendOne(ctx, r, d)
-	if err == nil && req.Type == typeTombstone && stateKey == "" {
-		s.replaced(ctx, r, gjson.GetBytes(req.Content, "replacement_room").Str)
+	if err != nil || stateKey != "" {
+		return id, err
 	}
-	return id, err
+	switch req.Type {
+	case typeTombstone:
+		s.replaced(ctx, r, gjson.GetBytes(req.Content, "replacement_room").Str)
+	case typeGuestAccess:
+		if gjson.GetBytes(req.Content, "guest_access").Str != "can_join" {
+			s.sendGuestsAway(ctx, r)
+		}
+	}
+	return id, nil
+}
+
+// sendGuestsAway has this server's guests leave a room that no longer lets them in. The event that said so is written,
+// so what fails here is only logged.
+func (s *Service) sendGuestsAway(ctx context.Context, r *store.Room) {
+	guests, err := storage.JoinedGuests(ctx, s.cfg.DB, r.NID)
+	if err != nil {
+		s.log.Warn().Err(err).Str("room_id", r.ID).Msg("guests not found")
+		return
+	}
+	for _, g := range guests {
+		d := s.memberDraft(&Requester{UserID: g}, g, memberContent(event.MembershipLeave, profile{}))
+		if _, err := s.send(ctx, r.ID, d); err != nil {
+			s.log.Warn().Err(err).Str("room_id", r.ID).Str("user_id", g).Msg("guest could not leave")
+		}
+	}
 }
 
 // stateRoom finds the room of a state event: its sender is in it, or only leaves it.
