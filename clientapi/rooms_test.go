@@ -43,7 +43,7 @@ func newRoomAPI(tb testing.TB) *roomAPI {
 	a := &roomAPI{Kit: roomtest.New(tb, nil), tb: tb}
 	rt, err := homeserver.NewRouter(homeserver.RouterConfig{
 		Groups: []homeserver.Group{
-			clientapi.Rooms(a.Rooms), clientapi.RoomDirectory(a.Rooms), clientapi.UserRooms(a.Rooms),
+			clientapi.Rooms(a.Rooms), clientapi.RoomDirectory(a.Rooms), clientapi.UserRooms(a.Rooms), clientapi.Search(a.Rooms),
 		},
 		Authenticator: a,
 	})
@@ -161,6 +161,21 @@ func TestConversationOverEveryPrefix(t *testing.T) {
 	}
 	id := a.must("alice", "POST", "/v3/createRoom", `{"preset":"public_chat"}`).Get("room_id").Str
 	a.must("alice", "GET", "/v1/rooms/"+id+"/hierarchy", "")
+	root := a.must("alice", "PUT", "/v3/rooms/"+id+"/send/m.room.message/r", `{"body":"root of all"}`).Get("event_id").Str
+	a.must("alice", "PUT", "/v3/rooms/"+id+"/send/m.room.message/t", `{"body":"reply","m.relates_to":{"rel_type":"m.thread","event_id":"`+root+`"}}`)
+	for _, path := range []string{"", "/m.thread", "/m.thread/m.room.message"} {
+		for _, v := range []string{"v1", "unstable"} {
+			if n := len(a.must("alice", "GET", "/"+v+"/rooms/"+id+"/relations/"+root+path, "").Get("chunk").Array()); n != 1 {
+				t.Errorf("%d relations by %s%s", n, v, path)
+			}
+		}
+	}
+	if got := a.must("alice", "GET", "/v1/rooms/"+id+"/threads", ""); got.Get("chunk.0.event_id").Str != root {
+		t.Errorf("threads %s", got)
+	}
+	if got := a.must("alice", "POST", "/v3/search", `{"search_categories":{"room_events":{"search_term":"root"}}}`); got.Get("search_categories.room_events.count").Int() != 1 {
+		t.Errorf("search %s", got)
+	}
 	a.must("alice", "GET", "/v1/rooms/"+id+"/timestamp_to_event?ts=0&dir=f", "")
 	a.must("", "GET", "/v1/room_summary/"+id, "")
 	a.must("alice", "GET", "/unstable/im.nheko.summary/summary/"+id, "")
@@ -315,6 +330,20 @@ func TestRoomErrors(t *testing.T) {
 		{"bob", "GET", "/v1/mutual_rooms", "", 400, "M_MISSING_PARAM"},
 		{"bob", "GET", "/v1/mutual_rooms?user_id=@bob:example.org", "", 400, "M_INVALID_PARAM"},
 		{"bob", "GET", "/v1/mutual_rooms?user_id=@alice:example.org&from=!", "", 400, "M_INVALID_PARAM"},
+
+		{"bob", "GET", "/v1/rooms/" + id + "/relations/$unknown", "", 404, "M_NOT_FOUND"},
+		{"eve", "GET", "/v1/rooms/" + id + "/relations/" + ev, "", 404, "M_NOT_FOUND"},
+		{"bob", "GET", "/v1/rooms/" + id + "/relations/" + ev + "?dir=x", "", 400, "M_INVALID_PARAM"},
+		{"bob", "GET", "/v1/rooms/" + id + "/relations/" + ev + "?recurse=x", "", 400, "M_INVALID_PARAM"},
+		{"bob", "GET", "/v1/rooms/" + id + "/relations/" + ev + "/m.thread/m.x?from=x", "", 400, "M_INVALID_PARAM"},
+		{"bob", "GET", "/v1/rooms/" + id + "/threads?include=x", "", 400, "M_INVALID_PARAM"},
+		{"bob", "GET", "/v1/rooms/" + id + "/threads?from=x", "", 400, "M_INVALID_PARAM"},
+		{"bob", "GET", "/v1/rooms/" + id + "/threads?limit=-1", "", 400, "M_INVALID_PARAM"},
+		{"eve", "GET", "/v1/rooms/" + id + "/threads", "", 403, "M_FORBIDDEN"},
+		{"bob", "POST", "/v3/search", `{}`, 400, "M_MISSING_PARAM"},
+		{"bob", "POST", "/v3/search", `{"search_categories":[]}`, 400, "M_BAD_JSON"},
+		{"bob", "POST", "/v3/search", `{"search_categories":{"room_events":{}}}`, 400, "M_MISSING_PARAM"},
+		{"bob", "POST", "/v3/search?next_batch=x", `{"search_categories":{"room_events":{"search_term":"x"}}}`, 400, "M_INVALID_PARAM"},
 
 		// Aliases and the directory.
 		{"bob", "PUT", "/v3/directory/room/x", `{"room_id":"` + id + `"}`, 400, "M_INVALID_PARAM"},

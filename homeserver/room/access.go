@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/tidwall/gjson"
+
 	"github.com/weft-im/weft/homeserver/event"
 	"github.com/weft-im/weft/homeserver/id"
 	"github.com/weft-im/weft/homeserver/mxerr"

@@ -205,7 +205,7 @@ func (s *Service) accountData(ctx context.Context, userID, roomID string) ([]jso
 		return nil, fmt.Errorf("read account data of %s: %w", userID, err)
 	}
 	for _, r := range rows {
-		out = append(out, mustJSON(map[string]any{"type": r.Type, "content": json.RawMessage(r.Content)}))
+		out = append(out, mustJSON(map[string]any{"type": r.Type, "content": r.Content}))
 	}
 	return out, nil
 }
