@@ -86,6 +86,7 @@ func (g *syncGroup) sync(ctx context.Context, r *homeserver.Request) (any, error
 		UseStateAfter: stateAfter || unstable,
 		SetPresence:   presence,
 		Timeout:       time.Duration(min(timeout, int64(24*time.Hour/time.Millisecond))) * time.Millisecond,
+		Stop:          r.Draining(),
 	})
 	if err != nil {
 		return nil, err

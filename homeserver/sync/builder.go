@@ -75,8 +75,6 @@ type job struct {
 	receipts []receipt
 	data     []json.RawMessage
 	counts   RoomCounts
-	// counted says that counts may differ from what the client knows.
-	counted bool
 }
 
 func (b *builder) build(ctx context.Context) error {
@@ -107,7 +105,7 @@ func (b *builder) build(ctx context.Context) error {
 // nothing reports whether the room has nothing to say.
 func (j *job) nothing() bool {
 	return !j.fresh && !j.full && !j.left && len(j.timeline) == 0 && !j.limited && len(j.state) == 0 && j.typing == nil &&
-		len(j.receipts) == 0 && len(j.data) == 0 && !j.counted
+		len(j.receipts) == 0 && len(j.data) == 0
 }
 
 // empty reports whether the response has nothing to say.

@@ -23,6 +23,8 @@ type Request struct {
 	SetPresence string
 	// Timeout bounds how long the request waits when there is nothing new. Zero answers at once.
 	Timeout time.Duration
+	// Stop, if not nil, ends the wait when it is closed: a process that stops has the client ask another one.
+	Stop <-chan struct{}
 }
 
 // Response is the answer to a request. It is written once.

@@ -91,6 +91,8 @@ func (s *Service) attempt(ctx context.Context, q *query, deadline time.Time) (*R
 		case <-w.ch:
 		case <-timer.C:
 			deadline = time.Time{}
+		case <-q.Stop:
+			deadline = time.Time{}
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/weft-im/weft/homeserver/mxerr"
+	"github.com/weft-im/weft/homeserver/requester"
 	"github.com/weft-im/weft/homeserver/sync"
 	"github.com/weft-im/weft/homeserver/writer"
 )
@@ -390,6 +391,21 @@ func TestLongPoll(t *testing.T) {
 	a := <-answers
 	if a.err != nil || !slices.Equal(a.res, []string{"for alice"}) {
 		t.Errorf("long poll answered %v, %v", a.res, a.err)
+	}
+
+	stop := make(chan struct{})
+	go func() {
+		since := p.ask(ask{user: "alice"}).Get("next_batch").Str
+		resp, err := p.sync.Sync(context.Background(), sync.Request{Requester: &requester.Requester{UserID: user("alice")}, Since: since, Timeout: time.Minute, Stop: stop})
+		if err == nil && resp.NextBatch != since {
+			err = fmt.Errorf("next_batch is %s, want %s", resp.NextBatch, since)
+		}
+		answers <- answer{nil, err}
+	}()
+	p.sync.AwaitWaiting(t, user("alice"), 1)
+	close(stop)
+	if a := <-answers; a.err != nil {
+		t.Errorf("a request at the end of the process: %v", a.err)
 	}
 
 	ctx, cancel := context.WithCancel(context.Background())
