@@ -65,6 +65,7 @@ type instance struct {
 	store *store.Store
 	pub   *published
 	stop  func() error
+	fails bool // stop is expected to return an error
 }
 
 func openDB(t testing.TB, connString string) *storage.DB {
@@ -115,7 +116,7 @@ func start(t testing.TB, db *storage.DB, name string, adjust ...func(*writer.Con
 		return result
 	}
 	t.Cleanup(func() {
-		if err := in.stop(); err != nil {
+		if err := in.stop(); err != nil && !in.fails {
 			t.Errorf("stop writer %s: %v", name, err)
 		}
 		for _, w := range in.pub.wrong {
