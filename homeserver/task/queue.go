@@ -190,7 +190,7 @@ func status(row *rivertype.JobRow) *Status {
 		s.State = Completed
 	case rivertype.JobStateCancelled:
 		s.State = Cancelled
-		if s.LastError != "" { // GiveUp
+		if s.LastError != "" && s.LastError != rivertype.ErrJobCancelledRemotely.Error() { // GiveUp
 			s.State = Failed
 		}
 	case rivertype.JobStateDiscarded:
@@ -311,6 +311,9 @@ func (w *worker) Work(ctx context.Context, rj *river.Job[args]) error {
 			}
 		}
 		w.q.r.log.Warn().Err(err).Str("task", w.task.Name).Int64("job_id", rj.ID).Int("attempt", rj.Attempt).Msg("task attempt failed")
+		if rj.Attempt >= w.task.MaxAttempts { // who queued it may not have known the task
+			return river.JobCancel(err)
+		}
 	}
 	return err
 }

@@ -25,7 +25,8 @@ type Config struct {
 	// RunsBackground says that this process is among those that run background tasks: it takes part in tasks of scope
 	// OneProcess and works on durable ones. A process without it runs tasks of scope EveryProcess and queues durable ones.
 	RunsBackground bool
-	// Leases guards tasks of scope OneProcess. Required where RunsBackground is set and there is such a task.
+	// Leases guards tasks of scope OneProcess and the queue. Required where RunsBackground is set and there is a durable
+	// task or one of that scope.
 	Leases *lease.Manager
 	// Pool is the database durable tasks are queued in; see Migrate. Required for Enqueue, Status and Cancel, and where
 	// there are durable tasks.
@@ -95,6 +96,9 @@ func New(cfg Config) (*Runner, error) {
 	}
 	if len(r.durable) > 0 && cfg.Pool == nil {
 		errs = append(errs, errors.New("durable tasks need Pool"))
+	}
+	if len(r.durable) > 0 && cfg.RunsBackground && cfg.Leases == nil {
+		errs = append(errs, errors.New("a process that works on durable tasks needs Leases"))
 	}
 	if cfg.Registerer != nil {
 		r.runs = prometheus.NewCounterVec(prometheus.CounterOpts{
