@@ -68,9 +68,8 @@ func (c *Cluster) process(tb testing.TB, name string, names []string, streamWrit
 	tb.Helper()
 	p := &Process{Name: name, DB: c.DB}
 	var err error
-	streams := append(replication.StandardStreams(), replication.StreamInfo{Name: "receipts", Mode: replication.ShardedWriters})
 	if p.Writers, err = replication.NewWriters(replication.WritersConfig{
-		Instance: name, Instances: names, StreamWriters: streamWriters, Streams: streams,
+		Instance: name, Instances: names, StreamWriters: streamWriters,
 	}); err != nil {
 		tb.Fatal(err)
 	}
