@@ -152,3 +152,23 @@ func Annotated(ctx context.Context, q Querier, room RoomNID, eventID string, use
 	err := q.QueryRow(ctx, selectAnnotatedSQL, room, eventID, user, typ, key).Scan(&found)
 	return found, TranslateError(err)
 }
+
+// event_relations_parent; one row an event.
+const selectRelatedBySQL = `
+SELECT p.event_nid FROM events p
+WHERE p.event_nid = ANY($1::bigint[]) AND EXISTS (
+    SELECT FROM event_relations r JOIN events c USING (event_nid)
+    WHERE r.relates_to = p.event_id AND r.room_nid = p.room_nid AND ` + notRedacted + `
+    AND ($2::bigint[] IS NULL OR c.sender_nid = ANY($2)) AND ($3::text[] IS NULL OR r.rel_type = ANY($3))
+)`
+
+// RelatedBy returns those events that an event of one of the senders, with one of the rel_types, relates to. Nil lists
+// are all.
+func RelatedBy(ctx context.Context, q Querier, events []EventNID, senders []UserNID, relTypes []string) ([]EventNID, error) {
+	rows, err := q.Query(ctx, selectRelatedBySQL, int64s(events), senders, relTypes)
+	if err != nil {
+		return nil, fmt.Errorf("look up relations of %d events: %w", len(events), TranslateError(err))
+	}
+	out, err := pgx.CollectRows(rows, pgx.RowTo[EventNID])
+	return out, TranslateError(err)
+}

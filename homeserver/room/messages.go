@@ -211,6 +211,10 @@ func (s *Service) take(ctx context.Context, who *Requester, w window, es []*stor
 	if err != nil {
 		return 0, fmt.Errorf("view events of %s: %w", w.room.ID, err)
 	}
+	wanted, err := s.relatedBy(ctx, w.filter, es, related)
+	if err != nil {
+		return 0, err
+	}
 	for i, v := range vs {
 		if len(got.events) >= w.limit {
 			return i, nil
@@ -219,12 +223,44 @@ func (s *Service) take(ctx context.Context, who *Requester, w window, es []*stor
 		if w.backwards {
 			got.next.NID--
 		}
-		if v.Visible && w.filter.Match(subjectOf(v.Event)) {
+		if v.Visible && w.filter.Match(subjectOf(v.Event)) && (wanted == nil || wanted[v.NID]) {
 			v.Related = related[i]
 			got.events = append(got.events, v)
 		}
 	}
 	return len(vs), nil
+}
+
+// relatedBy evaluates related_by_senders and related_by_rel_types: the events that pass, nil where the filter has neither.
+func (s *Service) relatedBy(ctx context.Context, f *filter.Events, es []*store.Event, related []bool) (map[storage.EventNID]bool, error) {
+	if f.RelatedBySenders == nil && f.RelatedByRelTypes == nil {
+		return nil, nil
+	}
+	pass := map[storage.EventNID]bool{}
+	var nids []storage.EventNID
+	for i, e := range es {
+		if related[i] {
+			nids = append(nids, e.NID)
+		}
+	}
+	if len(nids) == 0 {
+		return pass, nil
+	}
+	var senders []storage.UserNID
+	if f.RelatedBySenders != nil {
+		var err error
+		if senders, err = s.store.UserNIDs(ctx, f.RelatedBySenders); err != nil {
+			return nil, fmt.Errorf("find senders: %w", err)
+		}
+	}
+	found, err := storage.RelatedBy(ctx, s.cfg.DB, nids, senders, f.RelatedByRelTypes)
+	if err != nil {
+		return nil, err
+	}
+	for _, n := range found {
+		pass[n] = true
+	}
+	return pass, nil
 }
 
 // senders fills in the senders of a query, and reports false where no event can match.

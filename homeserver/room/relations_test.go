@@ -88,6 +88,18 @@ func TestRelations(t *testing.T) {
 			t.Errorf("%+v: %d events, want %d", tc.req, len(got), tc.want)
 		}
 	}
+	for f, want := range map[string][]string{
+		`{"related_by_rel_types":["m.thread"]}`:                                              {root},
+		`{"related_by_rel_types":["m.reference","m.annotation"]}`:                            {replies[0], below},
+		`{"related_by_senders":["@bob:example.org"]}`:                                        {root},
+		`{"related_by_senders":["@bob:example.org"],"related_by_rel_types":["m.reference"]}`: nil,
+		`{"related_by_senders":["@nobody:example.org"]}`:                                     nil,
+		`{"related_by_senders":[]}`:                                                          nil,
+	} {
+		if got := walk(t, k, bob, id, room.MessagesRequest{Limit: 4, Filter: parseFilter(t, f)}); !slices.Equal(got, want) {
+			t.Errorf("filter %s: %v, want %v", f, got, want)
+		}
+	}
 	for _, parent := range []string{"$unknown", "x", k.Say(alice, other, "hidden")} {
 		if _, err := k.Rooms.Relations(t.Context(), bob, id, parent, room.RelationsRequest{}); !errors.Is(err, mxerr.NotFound) {
 			t.Errorf("relations of %s: %v, want M_NOT_FOUND", parent, err)
