@@ -88,7 +88,7 @@ var errNoRoom = mxerr.NotFound.WithMessage("Unknown room")
 // ready to build: the room is there, or this request makes it.
 func (l *lane) enter(req *request) error {
 	switch {
-	case l.room != nil && l.newRoom == nil && req.creation != nil:
+	case l.room != nil && req.creation != nil:
 		return refuse(mxerr.RoomInUse.WithMessage("The room exists already"))
 	case l.room == nil && req.creation != nil:
 		c := req.creation

@@ -122,6 +122,16 @@ func (w *Writer) CreateRoom(ctx context.Context, version *event.Version, create 
 	if w.cfg.IDs == nil {
 		return w.forwardCreate(ctx, version, create, drafts)
 	}
+	for attempt := 1; ; attempt++ {
+		c, err := w.createHere(ctx, version, create, drafts)
+		if !errors.Is(err, mxerr.RoomInUse) || create.OriginServerTS != 0 || attempt == 3 {
+			return c, err
+		}
+		// Another writer has made the same room in the same millisecond.
+	}
+}
+
+func (w *Writer) createHere(ctx context.Context, version *event.Version, create Draft, drafts []Draft) (*Created, error) {
 	roomID, ev, err := w.buildCreate(version, create)
 	if err != nil {
 		return nil, err

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -118,6 +119,7 @@ type Writer struct {
 	cfg       Config
 	committer *committer
 	roomNIDs  roomNIDs
+	created   atomic.Int64 // the origin_server_ts of the last room made here
 
 	mu          sync.Mutex
 	lanes       map[string]*lane
@@ -195,6 +197,11 @@ func (w *Writer) Run(ctx context.Context) error {
 	}
 	stop(errShuttingDown)
 	wg.Wait()
+	select {
+	case e := <-failed:
+		err = errors.Join(err, e)
+	default:
+	}
 	w.failAll(errShuttingDown)
 	return err
 }
