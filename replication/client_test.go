@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -524,6 +525,7 @@ func TestCommands(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		net := replicationtest.NewNetwork()
+		var mu sync.Mutex
 		var got []string
 		client := func(name string) *replication.Client {
 			c, err := replication.NewClient(replication.Config{ServerName: server, Instance: name, Bus: net.Bus(name)})
@@ -538,6 +540,8 @@ func TestCommands(t *testing.T) {
 			if err != nil {
 				t.Error(err)
 			}
+			mu.Lock()
+			defer mu.Unlock()
 			got = append(got, c.Instance()+": "+line)
 		}
 		for _, c := range []*replication.Client{a, b} {
