@@ -195,11 +195,20 @@ func (s *Service) levels(ctx context.Context, r *store.Room) (*event.PowerLevels
 
 // locallyJoined reports whether this server has anybody in a room, so that it may act in it by itself.
 func (s *Service) locallyJoined(ctx context.Context, r *store.Room) (bool, error) {
-	us, err := s.store.LocalJoined(ctx, r.NID)
+	st, err := s.stats(ctx, r)
+	return err == nil && st.LocalJoined > 0, err
+}
+
+// stats returns what a room shows of itself, of which there may be nothing.
+func (s *Service) stats(ctx context.Context, r *store.Room) (*storage.RoomStats, error) {
+	st, err := s.store.Stats(ctx, []storage.RoomNID{r.NID})
 	if err != nil {
-		return false, fmt.Errorf("list local members of %s: %w", r.ID, err)
+		return nil, fmt.Errorf("read statistics of %s: %w", r.ID, err)
 	}
-	return len(us) > 0, nil
+	if st[0] == nil {
+		return &storage.RoomStats{}, nil
+	}
+	return st[0], nil
 }
 
 // IsJoined reports whether a user is in a room; nobody is in rooms that are not there.

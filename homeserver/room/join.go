@@ -140,22 +140,15 @@ func (s *Service) joinRemote(ctx context.Context, who *Requester, roomID string,
 
 // participates reports whether this server's view of a room is the room's: it has members here, or none anywhere.
 func (s *Service) participates(ctx context.Context, r *store.Room) (bool, error) {
-	here, err := s.locallyJoined(ctx, r)
-	if err != nil || here {
-		return here, err
+	st, err := s.stats(ctx, r)
+	if err != nil || st.LocalJoined > 0 {
+		return err == nil, err
 	}
 	hs, err := s.store.Heads(ctx, []storage.RoomNID{r.NID})
 	if err != nil {
 		return false, fmt.Errorf("read head of %s: %w", r.ID, err)
 	}
-	if hs[0] == nil {
-		return false, nil
-	}
-	st, err := s.store.Stats(ctx, []storage.RoomNID{r.NID})
-	if err != nil {
-		return false, fmt.Errorf("read statistics of %s: %w", r.ID, err)
-	}
-	return st[0] != nil && st[0].Joined == 0, nil
+	return hs[0] != nil && st.Joined == 0, nil
 }
 
 // knownServers adds to servers those that must know a room this server is not in: the inviter's, and the room id's.

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/tidwall/gjson"
+	"pgregory.net/rapid"
 
 	"github.com/weft-im/weft/homeserver/event"
 	"github.com/weft-im/weft/homeserver/mxerr"
@@ -228,6 +229,46 @@ func TestServerACL(t *testing.T) {
 			t.Errorf("%s of %s: %v, want %v", tc.acl, tc.server, got, tc.want)
 		}
 	}
+}
+
+// The matcher of access lists is compared with the plain recursive definition.
+func TestServerACLGlobs(t *testing.T) {
+	t.Parallel()
+	var def func(p, s string) bool
+	def = func(p, s string) bool {
+		switch {
+		case p == "":
+			return s == ""
+		case p[0] == '*':
+			return def(p[1:], s) || s != "" && def(p, s[1:])
+		}
+		return s != "" && (p[0] == '?' || p[0] == s[0]) && def(p[1:], s[1:])
+	}
+	rapid.Check(t, func(t *rapid.T) {
+		p := rapid.StringMatching(`[ab*?]{0,8}`).Draw(t, "pattern")
+		s := rapid.StringMatching(`[ab]{1,10}`).Draw(t, "server")
+		acl, err := room.ParseServerACL(json.RawMessage(`{"allow":["` + p + `"]}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, want := acl.Allows(s), def(p, s); got != want {
+			t.Fatalf("%q on %q: got %v, want %v", p, s, got, want)
+		}
+	})
+}
+
+func FuzzServerACL(f *testing.F) {
+	f.Add([]byte(`{"allow":["*"],"deny":["*.evil.org"],"allow_ip_literals":false}`), "a.evil.org:8448")
+	f.Fuzz(func(t *testing.T, raw []byte, server string) {
+		acl, err := room.ParseServerACL(raw)
+		if err != nil {
+			if !errors.Is(err, mxerr.BadJSON) {
+				t.Fatalf("error %v, want M_BAD_JSON", err)
+			}
+			return
+		}
+		acl.Allows(server)
+	})
 }
 
 func TestInitialSync(t *testing.T) {
