@@ -357,3 +357,8 @@ func eventually(t testing.TB, what string, ok func() bool) {
 		time.Sleep(time.Millisecond)
 	}
 }
+
+// contextWithTimeout is for calls that are expected to give up.
+func contextWithTimeout(t testing.TB) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(t.Context(), 300*time.Millisecond)
+}

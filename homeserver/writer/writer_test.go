@@ -10,7 +10,6 @@ import (
 
 	"github.com/weft-im/weft/homeserver/event"
 	"github.com/weft-im/weft/homeserver/mxerr"
-	"github.com/weft-im/weft/homeserver/store"
 	"github.com/weft-im/weft/homeserver/writer"
 	"github.com/weft-im/weft/storage"
 )
@@ -393,5 +392,3 @@ func TestStopsCleanly(t *testing.T) {
 		t.Errorf("%d events are there, %d were acknowledged", len(got)-5, len(sent))
 	}
 }
-
-var _ = store.Outlier
