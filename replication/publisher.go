@@ -26,7 +26,7 @@ type Publisher[R any] struct {
 
 	mu       sync.Mutex
 	held     []Row[R] // above the position, sorted by token
-	lostTo   int64    // held overflowed: rows up to here are not all in it
+	lostTo   int64    // rows up to here may not all be in held
 	out      []outChunk
 	outBytes int
 	announce bool      // repeat the position even when nothing is new
@@ -100,6 +100,10 @@ func (p *Publisher[R]) Advance(position int64) {
 // A position below an earlier one changes nothing. It never blocks and needs no bus to be
 // up. Rows of one token must come in one call.
 //
+// An id is in flight until its rows were handed to Publish: whoever counts the ids in
+// flight must not forget one before, or OnForeignPosition moves the position past rows
+// that nobody has been told of.
+//
 // A row at or below a position announced before is an error, and nothing is published:
 // followers would not look at it. So is a row that cannot be encoded, but then followers
 // elsewhere read the rows from their source.
@@ -119,6 +123,16 @@ func (p *Publisher[R]) Publish(position int64, rows ...Row[R]) error {
 		p.signal()
 	}
 	return err
+}
+
+// Doubt tells that rows at or below token may have been committed without anybody knowing,
+// as when the connection broke in the commit. Followers then read from their source when
+// the position passes token, instead of relying on what is published. Call it while the
+// ids are still in flight; publishing the rows afterwards does no harm.
+func (p *Publisher[R]) Doubt(token int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.lostTo = max(p.lostTo, token)
 }
 
 // hold keeps rows until the position has passed them.

@@ -315,6 +315,16 @@ func (s *StreamIDs) move() {
 	}
 }
 
+// PositionAfter is what [StreamIDs.Position] will be at least once ids are Done.
+// With it a writer can announce its rows together with the position they lead to
+// while the ids still hold that position back; were they Done first, somebody
+// else could announce a position above rows that nobody was told of.
+func (s *StreamIDs) PositionAfter(ids ...*IDs) int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return max(s.position, s.positionWithout(ids))
+}
+
 // Position returns the position up to which, itself included, this writer's rows
 // are settled: none is in flight, none will be written. It never goes back.
 func (s *StreamIDs) Position() int64 {

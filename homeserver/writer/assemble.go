@@ -187,8 +187,9 @@ func (c *committer) addEvent(eb *storage.EventBatch, room *store.Room, w written
 	}
 }
 
-// announce tells the caches of this process and the followers of the stream what was written.
-func (c *committer) announce(batch []*share) {
+// announce tells the caches of this process and the followers of the stream what was written, and that the writer stands
+// at position.
+func (c *committer) announce(batch []*share, position int64) {
 	n := 0
 	for _, s := range batch {
 		if s.won {
@@ -218,7 +219,7 @@ func (c *committer) announce(batch []*share) {
 		return
 	}
 	slices.SortFunc(rows, func(a, b replication.Row[*streams.EventRow]) int { return int(min(max(a.Token-b.Token, -1), 1)) })
-	if err := c.w.cfg.Publisher.Publish(c.w.cfg.IDs.Position(), rows...); err != nil {
+	if err := c.w.cfg.Publisher.Publish(position, rows...); err != nil {
 		// Followers find the rows in the database.
 		c.w.cfg.Log.Error().Err(err).Int("count", len(rows)).Msg("Events could not be published")
 	}

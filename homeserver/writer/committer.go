@@ -153,11 +153,26 @@ func (c *committer) write(ctx context.Context, batch []*share) error {
 		return nil
 	}
 	unknown, err := c.commit(ctx, batch, eb, ids, n)
-	if err != nil && unknown {
-		// The connection broke: what became of the transaction is found out before anybody is told.
+	switch {
+	case err == nil:
+		c.w.cfg.Store.Nodes().Remember(nodes)
+		// The numbers hold the position back until the rows are with the publisher: were they given back first, a
+		// position of another writer could move this one's past rows that no follower was told of.
+		c.announce(batch, c.w.cfg.IDs.PositionAfter(ids))
+		ids.Done()
+	case unknown:
+		// The connection broke: what became of the transaction is found out before anybody is told. The position may
+		// move on meanwhile, so followers look in the database themselves.
 		c.w.cfg.Log.Warn().Err(err).Int("count", n).Msg("Connection lost in a commit")
-		err = c.settle(ctx, batch, ids)
-	} else {
+		if c.w.cfg.Publisher != nil {
+			all := ids.All()
+			c.w.cfg.Publisher.Doubt(all[len(all)-1])
+		}
+		if err = c.settle(ctx, batch, ids); err == nil {
+			c.w.cfg.Store.Nodes().Remember(nodes)
+			c.announce(batch, c.w.cfg.IDs.Position())
+		}
+	default:
 		ids.Done()
 	}
 	if errors.Is(err, storage.ErrWriterReplaced) {
@@ -170,8 +185,6 @@ func (c *committer) write(ctx context.Context, batch []*share) error {
 		c.giveBack(ctx, batch, err)
 		return nil
 	}
-	c.w.cfg.Store.Nodes().Remember(nodes)
-	c.announce(batch)
 	for _, s := range batch {
 		if s.won {
 			s.lane.settled(s.head)

@@ -51,6 +51,8 @@ func (p *published) Publish(position int64, rows ...replication.Row[*streams.Eve
 	return nil
 }
 
+func (p *published) Doubt(int64) {}
+
 func (p *published) all() []replication.Row[*streams.EventRow] {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -24,6 +24,8 @@ import (
 type Publisher interface {
 	// Publish announces committed rows and the writer's position, without blocking.
 	Publish(position int64, rows ...replication.Row[*streams.EventRow]) error
+	// Doubt has followers look in the database for rows up to token, instead of relying on those that are published.
+	Doubt(token int64)
 }
 
 // Config holds what a Writer needs.
@@ -42,6 +44,9 @@ type Config struct {
 	RPC *rpc.Node
 	// IDs numbers the events this process writes. Nil in a process that writes none: everything is handed on.
 	IDs *storage.StreamIDs
+	// BackfillIDs numbers events without a place in the stream (StoreOutliers), as a writer of the "backfill" stream. Nil
+	// in a process that stores none.
+	BackfillIDs *storage.StreamIDs
 	// Publisher announces what is written. Defaults to none.
 	Publisher Publisher
 	// WriterNames caches the names of writers. Defaults to a cache of its own.
