@@ -124,6 +124,34 @@ func (s *Store) EventsByID(ctx context.Context, ids []string) ([]*Event, error) 
 	return out, nil
 }
 
+// PlacedByID is EventsByID that asks the database again for those that the cache has as outliers: another process may
+// have found their place in the room since.
+func (s *Store) PlacedByID(ctx context.Context, ids []string) ([]*Event, error) {
+	events, err := s.EventsByID(ctx, ids)
+	if err != nil {
+		return nil, err
+	}
+	var ask []string
+	var at []int
+	for i, e := range events {
+		if e != nil && e.Flags&Outlier != 0 {
+			ask, at = append(ask, ids[i]), append(at, i)
+			s.events.Invalidate(e.NID)
+		}
+	}
+	if len(ask) == 0 {
+		return events, nil
+	}
+	again, err := s.EventsByID(ctx, ask)
+	if err != nil {
+		return nil, err
+	}
+	for i, e := range again {
+		events[at[i]] = e
+	}
+	return events, nil
+}
+
 // Events returns events by number, in the order of nids, nil where one is not there.
 func (s *Store) Events(ctx context.Context, nids []storage.EventNID) ([]*Event, error) {
 	out := make([]*Event, len(nids))

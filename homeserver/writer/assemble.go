@@ -206,11 +206,11 @@ func (c *committer) announce(batch []*share, position int64) {
 			row := c.streamRow(s.lane.room, o)
 			// Upgrades keep the number of the outlier, so they are not rows of the stream; but caches must know.
 			c.w.cfg.Store.Apply(row)
-			if o.p.upgrade {
-				continue
-			}
 			if len(o.p.unlocks) == 0 {
 				c.w.cfg.Store.Put(storeEvent(o))
+			}
+			if o.p.upgrade {
+				continue
 			}
 			rows = append(rows, replication.Row[*streams.EventRow]{Token: int64(o.row.NID), Value: row})
 		}

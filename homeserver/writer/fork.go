@@ -87,7 +87,7 @@ func (l *lane) placeFork(ctx context.Context, w *work, p *pending, r *Received) 
 // prevs finds the prev_events of an event, those whose state is known; and which are missing.
 func (f *fork) prevs(ctx context.Context, e *event.Event) (prevs []*store.Event, missing []string, err error) {
 	ids := e.PrevEvents()
-	events, err := f.l.w.cfg.Store.EventsByID(ctx, ids)
+	events, err := f.l.w.cfg.Store.PlacedByID(ctx, ids)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -125,9 +125,10 @@ func (f *fork) listed(ctx context.Context, eventID string, ids []string) (store.
 	return root, nil
 }
 
-// after returns the state after events: resolved, if there are several.
-func (f *fork) after(ctx context.Context, events []*store.Event) (store.Root, error) {
-	var roots []store.Root
+// after returns the state after events: resolved, if there are several. More states may be given to be resolved with
+// theirs.
+func (f *fork) after(ctx context.Context, events []*store.Event, more ...store.Root) (store.Root, error) {
+	roots := more
 	for _, e := range events {
 		root := e.StateRoot
 		if e.StateKeyNID != 0 && e.Flags&store.Rejected == 0 {
@@ -369,7 +370,11 @@ func (f *fork) place(ctx context.Context, w *work, p *pending, before store.Root
 		return err
 	}
 	if !p.aside {
-		now, err := f.authorise(ctx, l.head.root, e.AuthTuples())
+		current, err := f.currentBeside(ctx, w, before)
+		if err != nil {
+			return err
+		}
+		now, err := f.authorise(ctx, current, e.AuthTuples())
 		if err != nil {
 			return err
 		}
@@ -387,6 +392,23 @@ func (f *fork) place(ctx context.Context, w *work, p *pending, before store.Root
 		return nil
 	}
 	return f.extend(ctx, w, p, before, prevs)
+}
+
+// currentBeside returns the current state that an event is soft-failed by: that of the extremities and the one before the
+// event together, so that what became of the room in a gap counts, while a ban that is known still wins.
+func (f *fork) currentBeside(ctx context.Context, w *work, before store.Root) (store.Root, error) {
+	if before == f.l.head.root {
+		return before, nil
+	}
+	nids := make([]storage.EventNID, len(w.extremities))
+	for i, x := range w.extremities {
+		nids[i] = x.nid
+	}
+	ends, err := f.events(ctx, nids)
+	if err != nil {
+		return store.Root{}, err
+	}
+	return f.after(ctx, ends, before)
 }
 
 // extend works out what the room's extremities and current state are with an event.

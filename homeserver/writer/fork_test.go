@@ -58,9 +58,9 @@ func (m *model) put(e *event.Event, before event.StateMap) {
 	m.before[e.ID()] = before
 }
 
-func (m *model) after(ids []string) event.StateMap {
+func (m *model) after(ids []string, more ...event.StateMap) event.StateMap {
 	m.t.Helper()
-	var sets []event.StateMap
+	sets := more
 	for _, id := range ids {
 		s := maps.Clone(m.before[id])
 		if e := m.events[id]; e.IsState() && !m.rejected[id] {
@@ -109,7 +109,7 @@ func (m *model) build(sender, typ string, stateKey *string, body string, prev ..
 // receive places an event as the specification says, and returns whether it is rejected or soft-failed.
 func (m *model) receive(e *event.Event) (rejected, softFailed bool) {
 	state := m.after(e.PrevEvents())
-	current := m.after(m.ends)
+	current := m.after(m.ends, state)
 	m.put(e, state)
 	if !m.allowed(e, state) {
 		m.rejected[e.ID()] = true

@@ -95,7 +95,7 @@ func (l *lane) receive(ctx context.Context, it *item) error {
 		it.outcome = []outcome{{rec: rec, duplicate: true}}
 		return nil
 	}
-	stored, err := l.w.cfg.Store.EventsByID(ctx, []string{e.ID()})
+	stored, err := l.w.cfg.Store.PlacedByID(ctx, []string{e.ID()})
 	if err != nil {
 		return err
 	}
