@@ -347,7 +347,9 @@ func TestResults(t *testing.T) {
 		"/response": func(context.Context, *homeserver.Request) (any, error) {
 			return &homeserver.Response{Status: 201, ContentType: "text/plain", Body: []byte("hi"), Header: http.Header{"X-A": {"b"}}}, nil
 		},
-		"/json":     func(context.Context, *homeserver.Request) (any, error) { return &homeserver.Response{Status: 401, JSON: map[string]int{"n": 1}}, nil },
+		"/json": func(context.Context, *homeserver.Request) (any, error) {
+			return &homeserver.Response{Status: 401, JSON: map[string]int{"n": 1}}, nil
+		},
 		"/empty":    func(context.Context, *homeserver.Request) (any, error) { return &homeserver.Response{Status: 204}, nil },
 		"/redirect": func(context.Context, *homeserver.Request) (any, error) { return homeserver.Redirect("https://x/"), nil },
 		"/stream": func(context.Context, *homeserver.Request) (any, error) {
@@ -361,12 +363,18 @@ func TestResults(t *testing.T) {
 		"/streamfail": func(context.Context, *homeserver.Request) (any, error) {
 			return &homeserver.Response{Write: func(io.Writer) error { return mxerr.NotFound }}, nil
 		},
-		"/mx":       func(context.Context, *homeserver.Request) (any, error) { return nil, fmt.Errorf("look up: %w", mxerr.NotFound.WithMessage("No such room").WithField("x", 1)) },
-		"/bug":      func(context.Context, *homeserver.Request) (any, error) { return nil, errWrite },
-		"/deadline": func(context.Context, *homeserver.Request) (any, error) { return nil, fmt.Errorf("call: %w", context.DeadlineExceeded) },
+		"/mx": func(context.Context, *homeserver.Request) (any, error) {
+			return nil, fmt.Errorf("look up: %w", mxerr.NotFound.WithMessage("No such room").WithField("x", 1))
+		},
+		"/bug": func(context.Context, *homeserver.Request) (any, error) { return nil, errWrite },
+		"/deadline": func(context.Context, *homeserver.Request) (any, error) {
+			return nil, fmt.Errorf("call: %w", context.DeadlineExceeded)
+		},
 		"/panic":    func(context.Context, *homeserver.Request) (any, error) { panic("secret of the panic") },
 		"/noencode": func(context.Context, *homeserver.Request) (any, error) { return map[string]any{"f": func() {}}, nil },
-		"/limited":  func(context.Context, *homeserver.Request) (any, error) { return nil, mxerr.LimitExceeded.WithField("retry_after_ms", json.RawMessage("1500")) },
+		"/limited": func(context.Context, *homeserver.Request) (any, error) {
+			return nil, mxerr.LimitExceeded.WithField("retry_after_ms", json.RawMessage("1500"))
+		},
 	}
 	var eps []homeserver.Endpoint
 	for path, h := range handlers {

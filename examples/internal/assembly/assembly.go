@@ -1,0 +1,76 @@
+// Package assembly is what the example processes have in common: which endpoint groups there are, and the few lines
+// around a process's life. It decides nothing that a program of your own could not decide otherwise.
+package assembly
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/weft-im/weft/clientapi"
+	"github.com/weft-im/weft/homeserver"
+	"github.com/weft-im/weft/homeserver/config"
+)
+
+// Groups returns every endpoint group, served by the services of a core. Of an empty core they are the same routes
+// without anything behind them, which is all that a router or a listing needs.
+func Groups(c *homeserver.Core) []homeserver.Group {
+	cfg := c.Config
+	if cfg == nil {
+		cfg = config.Default()
+	}
+	return []homeserver.Group{
+		clientapi.Versions(c.Accounts, clientapi.VersionsConfig{DefaultRoomVersion: cfg.DefaultRoomVersion}),
+		clientapi.WellKnown(clientapi.WellKnownConfig{
+			ServerName: cfg.ServerName, PublicBaseURL: cfg.BaseURL(), IdentityServer: cfg.DefaultIdentityServer,
+			ClientContent: cfg.ExtraWellKnownClientContent, ServeServer: cfg.ServeServerWellKnown, AdminContact: cfg.AdminContact,
+		}),
+		clientapi.Registration(c.Accounts),
+		clientapi.Login(c.Accounts),
+		clientapi.Logout(c.Accounts),
+		clientapi.Account(c.Accounts),
+		clientapi.Devices(c.Accounts),
+		clientapi.Profile(c.Accounts, clientapi.ProfileConfig{
+			RequireAuth: cfg.RequireAuthForProfileRequests, SharedRoomsOnly: cfg.LimitProfileRequests,
+		}),
+		clientapi.AdminRegister(c.Accounts),
+		clientapi.AdminAccounts(c.Accounts),
+		clientapi.AccountData(c.AccountData),
+		clientapi.Rooms(c.Rooms),
+		clientapi.RoomDirectory(c.Rooms),
+		clientapi.UserRooms(c.Rooms),
+		clientapi.Search(c.Rooms),
+		clientapi.Receipts(c.Receipts),
+		clientapi.Typing(c.Typing),
+		clientapi.Sync(c.Sync),
+		clientapi.Events(c.Sync, c.Rooms),
+	}
+}
+
+// Main runs a process from its command line to its exit status: it reads the configuration, opens the core, has parts
+// choose what the process serves, and runs until SIGINT or SIGTERM.
+func Main(parts func(c *homeserver.Core) homeserver.Config, apps ...string) {
+	cfg := homeserver.MustLoad(apps...)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx, cfg, parts); err != nil && !errors.Is(err, context.Canceled) {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, cfg *config.Config, parts func(c *homeserver.Core) homeserver.Config) (err error) {
+	core, err := homeserver.OpenCore(ctx, cfg, nil)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, core.Close()) }()
+	hs, err := homeserver.New(parts(core))
+	if err != nil {
+		return err
+	}
+	return hs.Run(ctx)
+}

@@ -1,0 +1,338 @@
+package homeserver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"github.com/weft-im/weft/homeserver/account"
+	"github.com/weft-im/weft/homeserver/accountdata"
+	"github.com/weft-im/weft/homeserver/cache"
+	"github.com/weft-im/weft/homeserver/config"
+	"github.com/weft-im/weft/homeserver/event"
+	"github.com/weft-im/weft/homeserver/lease"
+	"github.com/weft-im/weft/homeserver/ratelimit"
+	"github.com/weft-im/weft/homeserver/receipts"
+	"github.com/weft-im/weft/homeserver/room"
+	"github.com/weft-im/weft/homeserver/signingkey"
+	"github.com/weft-im/weft/homeserver/store"
+	"github.com/weft-im/weft/homeserver/streams"
+	"github.com/weft-im/weft/homeserver/sync"
+	"github.com/weft-im/weft/homeserver/task"
+	"github.com/weft-im/weft/homeserver/typing"
+	"github.com/weft-im/weft/homeserver/writer"
+	"github.com/weft-im/weft/replication"
+	"github.com/weft-im/weft/replication/rpc"
+	"github.com/weft-im/weft/storage"
+)
+
+// Core is the parts of one process, open and wired to each other: what the endpoint groups of package clientapi and
+// others are made of. It is a bundle for assembly. A constructor asks for the few services it uses, never for the Core,
+// so that each can be built alone.
+type Core struct {
+	// Config is the configuration it was opened with.
+	Config *config.Config
+	// Log is the process's log.
+	Log zerolog.Logger
+
+	// DB is the database.
+	DB *storage.DB
+	// Replication follows and publishes the streams. Streams of your own are declared on it before the process runs.
+	Replication *replication.Client
+	// Writers says which process writes what.
+	Writers *replication.Writers
+	// WriterIDs numbers the writers in tokens.
+	WriterIDs replication.WriterIDs
+	// RPC calls the other processes. Methods of your own are registered on it before the process runs.
+	RPC *rpc.Node
+	// Leases gives work to one process of all.
+	Leases *lease.Manager
+	// Limits limits request rates.
+	Limits *ratelimit.Limiter
+	// SigningKeys are the server's keys, the one it signs with first.
+	SigningKeys []signingkey.Key
+	// Signer signs events with the first of SigningKeys.
+	Signer event.Signer
+
+	Caches      *cache.Group
+	Store       *store.Store
+	Writer      *writer.Writer
+	Accounts    *account.Service
+	AccountData *accountdata.Service
+	Receipts    *receipts.Service
+	Typing      *typing.Service
+	Rooms       *room.Service
+	Sync        *sync.Service
+
+	components []Component
+	database   *database
+	bus        io.Closer
+	log        io.Closer
+}
+
+// Remotes reach other servers on behalf of the core. Package federation has an implementation; without one the server
+// stands alone.
+type Remotes struct {
+	Rooms     room.Remote
+	Directory room.RemoteDirectory
+	Profiles  account.RemoteProfiles
+}
+
+// Federate makes the Remotes of a process out of the parts of its core that are open by then: all up to and including
+// Writer.
+type Federate func(ctx context.Context, c *Core) (Remotes, error)
+
+// OpenCore opens the log, the database and everything on top of it. It waits, saying so on the process's private
+// listeners under /ready, while the database cannot be reached or has not been migrated. Close what it returns.
+//
+// federate, which may be nil, connects the server with others.
+func OpenCore(ctx context.Context, cfg *config.Config, federate Federate) (*Core, error) {
+	log, logCloser, err := OpenLog(cfg)
+	if err != nil {
+		return nil, err
+	}
+	c := &Core{Config: cfg, Log: log, log: logCloser}
+	if err := c.open(ctx, federate); err != nil {
+		return nil, errors.Join(err, c.Close())
+	}
+	return c, nil
+}
+
+func (c *Core) open(ctx context.Context, federate Federate) error {
+	cfg := c.Config
+	waiting := serveWaiting(ctx, cfg, c.Log)
+	defer waiting.stop()
+	var err error
+	if c.database, err = openDatabase(ctx, cfg, c.Log, waiting.report); err != nil {
+		return err
+	}
+	c.DB = c.database.DB
+	if err := c.openKeys(); err != nil {
+		return err
+	}
+	if err := c.openReplication(ctx); err != nil {
+		return err
+	}
+	if c.Leases, err = lease.New(lease.Config{Store: leaseStore{c.DB}, Holder: cfg.InstanceName(), Log: c.Log}); err != nil {
+		return err
+	}
+	c.Limits = ratelimit.New(ratelimit.Config{Limits: ratelimit.Limits(&cfg.RateLimitsOptions)})
+	return c.openServices(ctx, federate)
+}
+
+// openKeys reads the signing keys, or makes the first one.
+func (c *Core) openKeys() error {
+	var err error
+	if c.Config.SigningKey != "" {
+		c.SigningKeys, err = signingkey.Parse([]byte(c.Config.SigningKey.Reveal()))
+	} else {
+		c.SigningKeys, err = signingkey.LoadOrCreate(c.Config.SigningKeyPath)
+	}
+	if err != nil {
+		return fmt.Errorf("signing_key_path: %w", err)
+	}
+	k := c.SigningKeys[0]
+	c.Signer = event.Signer{ServerName: c.Config.ServerName, KeyID: k.ID, Key: k.Private}
+	return nil
+}
+
+// openServices makes the services, each on top of those before it. The order of the handlers of a stream follows from
+// it: the store first, then who reads through the store.
+func (c *Core) openServices(ctx context.Context, federate Federate) error {
+	cfg := c.Config
+	starts, err := streamStarts(ctx, c.DB, []string{"events", "caches", "account_data", "receipts"})
+	if err != nil {
+		return err
+	}
+	cacheIDs, err := c.streamIDs(ctx, streams.Caches().Info(), "")
+	if err != nil {
+		return err
+	}
+	if c.Caches, err = cache.NewGroup(cache.GroupConfig{DB: c.DB, Client: c.Replication, IDs: cacheIDs, From: starts["caches"], Log: c.Log}); err != nil {
+		return err
+	}
+	if c.Store, err = store.New(store.Config{DB: c.DB, ServerName: cfg.ServerName}); err != nil {
+		return err
+	}
+	if err := c.openWriter(ctx, starts["events"]); err != nil {
+		return err
+	}
+	var remotes Remotes
+	if federate != nil {
+		if remotes, err = federate(ctx, c); err != nil {
+			return err
+		}
+	}
+	c.Accounts, err = account.New(account.Config{
+		ServerName: cfg.ServerName, DB: c.DB, Caches: c.Caches, Registration: cfg.RegistrationOptions, Login: cfg.LoginOptions,
+		Limits: c.Limits, UserIPsMaxAge: cfg.UserIPsMaxAge, RemoteProfiles: remotes.Profiles, Log: c.Log,
+	})
+	if err != nil {
+		return err
+	}
+	if err := c.openEdgeStreams(ctx, starts); err != nil {
+		return err
+	}
+	c.Rooms, err = room.New(room.Config{
+		ServerName: cfg.ServerName, DB: c.DB, Store: c.Store, Writer: c.Writer, WriterIDs: c.WriterIDs, Profiles: c.Accounts,
+		Follower: eventFollower{c.Replication}, Personal: c.AccountData, DefaultVersion: cfg.DefaultRoomVersion,
+		Limits: c.Limits, Remote: remotes.Rooms, RemoteDirectory: remotes.Directory, Log: c.Log,
+	})
+	if err != nil {
+		return err
+	}
+	c.Sync, err = sync.New(sync.Config{
+		DB: c.DB, Store: c.Store, Replication: c.Replication, WriterIDs: c.WriterIDs,
+		OnlyWriter: c.onlyWriter(), MaxTimelineLimit: cfg.FilterTimelineLimit, Log: c.Log,
+	})
+	if err != nil {
+		return err
+	}
+	c.components = []Component{named{"replication", c.Replication}, named{"event_writer", c.Writer}, named{"accounts", c.Accounts}, named{"typing", c.Typing}}
+	roomWorker, err := account.NewRoomWorker(account.RoomWorkerConfig{Accounts: c.Accounts, Rooms: c.Rooms, Writer: c.Writer, Log: c.Log})
+	if err != nil {
+		return err
+	}
+	c.components = append(c.components, named{"account_rooms", roomWorker})
+	return nil
+}
+
+// openWriter makes the event writer, and has the store follow what all writers write.
+func (c *Core) openWriter(ctx context.Context, from replication.Position) error {
+	follower, err := replication.Follow(c.Replication, streams.Events(), replication.FollowConfig[*streams.EventRow]{
+		Source: c.Store.EventRows, From: from,
+		OnGap: func(context.Context, string, int64, int64) { c.Store.Forget() },
+	})
+	if err != nil {
+		return fmt.Errorf("follow events: %w", err)
+	}
+	follower.Handle(func(_ context.Context, u replication.Update[*streams.EventRow]) {
+		for _, r := range u.Rows {
+			c.Store.Apply(r.Value)
+		}
+	})
+	c.Store.Following()
+	wc := writer.Config{DB: c.DB, Store: c.Store, Signer: c.Signer, Writers: c.Writers, RPC: c.RPC, Log: c.Log}
+	if c.Writers.Writes("events") {
+		if wc.IDs, err = c.streamIDs(ctx, streams.Events().Info(), `SELECT coalesce(max(event_nid), 0) FROM events`); err != nil {
+			return err
+		}
+		wc.Publisher, err = replication.NewPublisher(c.Replication, streams.Events(), replication.PublisherConfig{
+			Position: wc.IDs.Position(), OnForeignPosition: wc.IDs.Advance,
+		})
+		if err != nil {
+			return fmt.Errorf("publish events: %w", err)
+		}
+	}
+	c.Writer, err = writer.New(wc)
+	return err
+}
+
+// openEdgeStreams makes the services of what surrounds events: account data, receipts, typing.
+func (c *Core) openEdgeStreams(ctx context.Context, starts map[string]replication.Position) error {
+	accountIDs, err := c.streamIDs(ctx, streams.AccountData().Info(), accountdata.MaxIDSQL)
+	if err != nil {
+		return err
+	}
+	c.AccountData, err = accountdata.New(accountdata.Config{
+		DB: c.DB, Client: c.Replication, Writers: c.Writers, RPC: c.RPC, IDs: accountIDs, From: starts["account_data"], Log: c.Log,
+	})
+	if err != nil {
+		return err
+	}
+	receiptIDs, err := c.streamIDs(ctx, streams.Receipts().Info(), receipts.MaxIDSQL)
+	if err != nil {
+		return err
+	}
+	c.Receipts, err = receipts.New(receipts.Config{
+		DB: c.DB, Rooms: c.Store, Markers: c.AccountData, Client: c.Replication, Writers: c.Writers, RPC: c.RPC,
+		IDs: receiptIDs, From: starts["receipts"], Log: c.Log,
+	})
+	if err != nil {
+		return err
+	}
+	c.Typing, err = typing.New(typing.Config{Rooms: c.Store, Client: c.Replication, Writers: c.Writers, RPC: c.RPC, Log: c.Log})
+	return err
+}
+
+// streamIDs takes over as a writer of a stream, and returns nil in a process that writes none of it.
+func (c *Core) streamIDs(ctx context.Context, s replication.StreamInfo, maxIDSQL string) (*storage.StreamIDs, error) {
+	if s.Mode != replication.EveryProcess && !c.Writers.Writes(s.Name) {
+		return nil, nil
+	}
+	return storage.OpenStreamIDs(ctx, storage.StreamIDsConfig{
+		DB: c.DB, Stream: s.Name, Instance: c.Config.InstanceName(), MaxIDSQL: maxIDSQL,
+	})
+}
+
+// onlyWriter reports whether this process writes all streams, so that it knows by itself how far they have come.
+func (c *Core) onlyWriter() bool { return len(c.Writers.Instances()) == 1 }
+
+// Process returns the configuration of a process that serves groups and runs tasks on this core. Add to it what you
+// like and hand it to New.
+func (c *Core) Process(groups []Group, tasks ...task.Task) Config {
+	pc := ProcessConfig(c.Config, c.Log)
+	pc.Limits = c.Limits
+	pc.Authenticator = c.Accounts
+	pc.Groups = append([]Group{c.replicationGroup()}, groups...)
+	pc.Components = c.components
+	pc.Tasks = append(c.tasks(), tasks...)
+	pc.Background = &task.Config{Pool: c.DB.Pool, Leases: c.Leases, RunsBackground: c.Config.RunsBackgroundTasks()}
+	return pc
+}
+
+// tasks keep house in the database; one process of all runs them.
+func (c *Core) tasks() []task.Task {
+	return []task.Task{
+		task.Periodic{Name: "account_maintenance", Every: time.Hour, Run: c.Accounts.Maintain},
+		task.Periodic{Name: "cache_invalidations", Every: time.Hour, Run: c.Caches.Prune},
+	}
+}
+
+// Close closes the database and the log, after the process has drained.
+func (c *Core) Close() error {
+	var errs []error
+	if c.bus != nil {
+		errs = append(errs, c.bus.Close())
+	}
+	if c.RPC != nil {
+		errs = append(errs, c.RPC.Close())
+	}
+	if c.database != nil {
+		errs = append(errs, c.database.close())
+	}
+	return errors.Join(append(errs, c.log.Close())...)
+}
+
+// eventFollower waits for the events stream, for room.Follower.
+type eventFollower struct{ client *replication.Client }
+
+// WaitForEvent implements room.Follower.
+func (f eventFollower) WaitForEvent(ctx context.Context, writer string, nid storage.EventNID) error {
+	return f.client.WaitFor(ctx, "events", writer, int64(nid))
+}
+
+// named makes a Component of a service.
+type named struct {
+	name string
+	run  interface {
+		Run(ctx context.Context) error
+	}
+}
+
+func (n named) Name() string                  { return n.name }
+func (n named) Run(ctx context.Context) error { return n.run.Run(ctx) }
+
+// Ready implements Readier for those services that need time.
+func (n named) Ready() <-chan struct{} {
+	if r, ok := n.run.(Readier); ok {
+		return r.Ready()
+	}
+	done := make(chan struct{})
+	close(done)
+	return done
+}
