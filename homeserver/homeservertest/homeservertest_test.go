@@ -55,7 +55,7 @@ func TestCluster(t *testing.T) {
 		Workers: []homeservertest.Worker{{Name: "worker1", Streams: []string{"typing"}}, {Name: "persister1", App: "event_persister", Streams: []string{"events"}}},
 		Parts: func(core *homeserver.Core) homeserver.Config {
 			return core.Process([]homeserver.Group{group(core.Config.InstanceName())},
-				task.Durable{Name: "t", Work: func(context.Context, *task.Job) error { ran.Add(1); return nil }})
+				task.Durable{Name: "job", Work: func(context.Context, *task.Job) error { ran.Add(1); return nil }})
 		},
 	})
 	for _, name := range c.Names() {
@@ -72,7 +72,7 @@ func TestCluster(t *testing.T) {
 		}
 	}
 	// Queued by a worker, done by main.
-	id, err := c.Process("worker1").Tasks().Enqueue(t.Context(), "t", nil, task.EnqueueOptions{})
+	id, err := c.Process("worker1").Tasks().Enqueue(t.Context(), "job", nil, task.EnqueueOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -11,6 +11,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"regexp"
 	"time"
 )
 
@@ -75,7 +76,8 @@ const DefaultMaxAttempts = 25
 
 // Durable is work that is queued in the database.
 type Durable struct {
-	// Name is unique among the cluster's durable tasks; queued rows carry it. Required.
+	// Name is unique among the cluster's durable tasks; queued rows carry it. Two or more letters, digits and any of
+	// _ - . / : are allowed. Required.
 	Name string
 	// MaxAttempts is how often the work is tried before it counts as failed. Defaults to DefaultMaxAttempts. Attempts
 	// are spaced by the fourth power of their number, in seconds.
@@ -90,10 +92,15 @@ type Durable struct {
 // TaskName returns Name.
 func (d Durable) TaskName() string { return d.Name }
 
+// durableName is what the queue can store.
+var durableName = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_./:-]+$`)
+
 func (d Durable) validate() error {
 	var errs []error
 	if d.Name == "" {
 		errs = append(errs, errors.New("durable task: Name is required"))
+	} else if !durableName.MatchString(d.Name) {
+		errs = append(errs, fmt.Errorf("durable task %q: Name must be two or more letters, digits and any of _ - . / :", d.Name))
 	}
 	if d.MaxAttempts < 0 || d.Timeout < 0 {
 		errs = append(errs, fmt.Errorf("durable task %q: MaxAttempts and Timeout must not be negative", d.Name))

@@ -328,16 +328,17 @@ func TestNewRefuses(t *testing.T) {
 	run := func(context.Context) error { return nil }
 	work := func(context.Context, *Job) error { return nil }
 	for want, cfg := range map[string]Config{
-		"Instance is required":    {},
-		"Every must be positive":  {Instance: "x", Tasks: []Task{Periodic{Name: "a", Run: run}}},
-		"Run is required":         {Instance: "x", Tasks: []Task{Periodic{Name: "a", Every: 1}}},
-		"Name is required":        {Instance: "x", Tasks: []Task{Durable{Work: work}}},
-		"Work is required":        {Instance: "x", Tasks: []Task{Durable{Name: "a"}}},
-		`task "a" is there twice`: {Instance: "x", Tasks: []Task{Periodic{Name: "a", Every: 1, Run: run, Scope: EveryProcess}, Durable{Name: "a", Work: work}}},
-		"durable tasks need Pool": {Instance: "x", Tasks: []Task{Durable{Name: "a", Work: work}}},
-		"needs Leases":            {Instance: "x", RunsBackground: true, Tasks: []Task{Periodic{Name: "a", Every: 1, Run: run}}},
-		"must not be negative":    {Instance: "x", MaxWorkers: -1},
-		"Jitter and Timeout must": {Instance: "x", Tasks: []Task{Periodic{Name: "a", Every: 1, Jitter: -1, Run: run}}},
+		"Instance is required":     {},
+		"Every must be positive":   {Instance: "x", Tasks: []Task{Periodic{Name: "a", Run: run}}},
+		"Run is required":          {Instance: "x", Tasks: []Task{Periodic{Name: "a", Every: 1}}},
+		"Name is required":         {Instance: "x", Tasks: []Task{Durable{Work: work}}},
+		"Work is required":         {Instance: "x", Tasks: []Task{Durable{Name: "aa"}}},
+		`task "aa" is there twice`: {Instance: "x", Tasks: []Task{Periodic{Name: "aa", Every: 1, Run: run, Scope: EveryProcess}, Durable{Name: "aa", Work: work}}},
+		"durable tasks need Pool":  {Instance: "x", Tasks: []Task{Durable{Name: "aa", Work: work}}},
+		"needs Leases":             {Instance: "x", RunsBackground: true, Tasks: []Task{Periodic{Name: "a", Every: 1, Run: run}}},
+		"Name must be two or more": {Instance: "x", Tasks: []Task{Durable{Name: "a", Work: work}}},
+		"must not be negative":     {Instance: "x", MaxWorkers: -1},
+		"Jitter and Timeout must":  {Instance: "x", Tasks: []Task{Periodic{Name: "a", Every: 1, Jitter: -1, Run: run}}},
 	} {
 		if _, err := New(cfg); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("got %v, want %q", err, want)
