@@ -29,6 +29,9 @@ type committer struct {
 	careful int
 }
 
+// commitTimeout bounds one transaction.
+const commitTimeout = 30 * time.Second
+
 func newCommitter(w *Writer) *committer {
 	return &committer{w: w, listed: make(map[*lane]bool), wake: make(chan struct{}, 1)}
 }
@@ -209,6 +212,9 @@ func (c *committer) commit(ctx context.Context, batch []*share, eb *storage.Even
 	eb.Queue(b, func(room storage.RoomNID) { won[room] = true })
 	c.w.cfg.IDs.QueuePosition(b, ids)
 	c.w.cfg.IDs.QueueReserve(b, 2*n)
+	// A server that does not answer for so long is treated as one that went away.
+	ctx, cancel := context.WithTimeout(ctx, commitTimeout)
+	defer cancel()
 	// The statements up to the end of the batch are one transaction, which is committed at its end.
 	err = storage.TranslateError(conn.SendBatch(ctx, b).Close())
 	if err != nil {

@@ -58,7 +58,7 @@ func TestFollowerCaches(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		text := fmt.Sprint(head.Generation, len(local), stats[0].Joined, stats[0].Topic)
+		text := fmt.Sprintf("%d %d %d %s", head.Generation, len(local), stats[0].Joined, stats[0].Topic)
 		if m != nil {
 			text += " " + m.Membership.String()
 		}

@@ -45,6 +45,19 @@ func (w *Writer) StoreOutliers(ctx context.Context, version *event.Version, room
 	}
 }
 
+// PrepareRoom makes a room of other servers ready for events, before the first Receive in it: an event of this server's
+// user joining, whose StateBefore (stored by StoreOutliers) then becomes the room's state.
+func (w *Writer) PrepareRoom(ctx context.Context, version *event.Version, roomID string) error {
+	room, err := storage.EnsureRoom(ctx, w.cfg.DB, roomID, version.ID, w.cfg.Now().UnixMilli(), true)
+	if err != nil {
+		return err
+	}
+	if room.Version != version.ID {
+		return mxerr.InvalidParam.WithMessage("The room has another version")
+	}
+	return nil
+}
+
 func (w *Writer) storeOutliers(ctx context.Context, room storage.RoomNID, v *event.Version, events []*event.Event) error {
 	known, todo, err := w.knownEvents(ctx, events)
 	if err != nil || len(todo) == 0 {

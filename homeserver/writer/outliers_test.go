@@ -103,3 +103,54 @@ func TestOutliersAndGap(t *testing.T) {
 		})
 	}
 }
+
+// A room of another server is joined: its state and auth chain are stored, and the join becomes the end of the room.
+func TestJoinRoomOfAnotherServer(t *testing.T) {
+	t.Parallel()
+	for _, v := range []string{"1", "11", "12"} {
+		t.Run(v, func(t *testing.T) {
+			t.Parallel()
+			resident := start(t, newDB(t), "w1")
+			c := resident.create(v, state(alice, "m.room.name", "", `{"name":"There"}`), member(carol, carol, "join"))
+			m := newModel(t, timeline(t, resident.db, c.RoomID))
+			user := "@a:" + remote
+			join := m.build(user, event.TypeMember, &user, `{"membership":"join"}`, m.ends...)
+			var state []*event.Event
+			var ids []string
+			for id, e := range m.events {
+				state = append(state, e)
+				ids = append(ids, id)
+			}
+			db := newDB(t)
+			backfill, err := storage.OpenStreamIDs(t.Context(), storage.StreamIDsConfig{DB: db, Stream: "backfill", Instance: "w1"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			in := start(t, db, "w1", func(c *writer.Config) { c.BackfillIDs = backfill })
+			if err := in.StoreOutliers(t.Context(), m.v, c.RoomID, state); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := in.Receive(t.Context(), c.RoomID, writer.Received{Event: join, StateBefore: ids}); err == nil {
+				t.Error("a room that is not prepared took an event")
+			}
+			if err := in.PrepareRoom(t.Context(), m.v, c.RoomID); err != nil {
+				t.Fatal(err)
+			}
+			res, err := in.Receive(t.Context(), c.RoomID, writer.Received{Event: join, StateBefore: ids})
+			if err != nil || res[0].Rejected || res[0].SoftFailed {
+				t.Fatalf("join: %+v, %v", res, err)
+			}
+			_, _ = m.receive(join)
+			room, err := in.store.Room(t.Context(), c.RoomID)
+			if err != nil {
+				t.Fatal(err)
+			}
+			checkTables(t, in.store, room.NID, m)
+			in.send(c.RoomID, message(carol, "hi"))
+			stats, err := in.store.Stats(t.Context(), []storage.RoomNID{room.NID})
+			if err != nil || stats[0].Name != "There" {
+				t.Errorf("room shows %+v, %v", stats[0], err)
+			}
+		})
+	}
+}

@@ -117,7 +117,7 @@ func (l *lane) receive(ctx context.Context, it *item) error {
 		return err
 	}
 	w := l.begin()
-	if err := l.checkAuthEvents(ctx, w, p); err != nil {
+	if err := l.checkAuthEvents(ctx, p); err != nil {
 		return err
 	}
 	if l.isNext(w, r) {
@@ -159,9 +159,9 @@ func (l *lane) isNext(w *work, r *Received) bool {
 }
 
 // checkAuthEvents applies the rules to the event's own auth_events.
-func (l *lane) checkAuthEvents(ctx context.Context, w *work, p *pending) error {
+func (l *lane) checkAuthEvents(ctx context.Context, p *pending) error {
 	e := p.rec.event
-	recs, missing, err := l.findRecords(ctx, w, e.AuthEvents())
+	recs, missing, err := l.findRecords(ctx, e.AuthEvents())
 	if err != nil {
 		return err
 	}
@@ -181,14 +181,17 @@ func (l *lane) checkAuthEvents(ctx context.Context, w *work, p *pending) error {
 		}
 	}
 	state := event.NewAuthMap(events...)
-	if l.room.Version.RoomIDFromCreate {
-		create, err := l.pieces(ctx, w, []event.Tuple{{Type: event.TypeCreate}})
+	if l.room.Version.RoomIDFromCreate && e.Type() != event.TypeCreate {
+		// The event that the room is named by.
+		id := "$" + l.roomID[1:]
+		create, missing, err := l.findRecords(ctx, []string{id})
 		if err != nil {
 			return err
 		}
-		if create[0] != nil {
-			state[event.Tuple{Type: event.TypeCreate}] = create[0].event
+		if len(missing) > 0 {
+			return refuse(&MissingEventsError{EventID: e.ID(), Auth: missing})
 		}
+		state[event.Tuple{Type: event.TypeCreate}] = create[0].event
 	}
 	err = event.CheckAuthEvents(e, events, func(id string) bool { return rejected[id] })
 	if err == nil {
@@ -241,7 +244,7 @@ func (l *lane) placeNext(ctx context.Context, w *work, p *pending) error {
 }
 
 // findRecords finds events by id, on their way or stored, and says which are neither.
-func (l *lane) findRecords(ctx context.Context, w *work, ids []string) (recs []*record, missing []string, err error) {
+func (l *lane) findRecords(ctx context.Context, ids []string) (recs []*record, missing []string, err error) {
 	found := make(map[string]*record, len(ids))
 	want := make(map[string]bool, len(ids))
 	for _, id := range ids {
