@@ -70,6 +70,7 @@ type Core struct {
 
 	components []Component
 	database   *database
+	claim      *instanceClaim
 	bus        io.Closer
 	log        io.Closer
 }
@@ -111,6 +112,9 @@ func (c *Core) open(ctx context.Context, federate Federate) error {
 		return err
 	}
 	c.DB = c.database.DB
+	if c.claim, err = claimInstance(ctx, c.DB, cfg.InstanceName(), c.Log); err != nil {
+		return err
+	}
 	if err := c.openKeys(); err != nil {
 		return err
 	}
@@ -192,7 +196,7 @@ func (c *Core) openServices(ctx context.Context, federate Federate) error {
 	if err != nil {
 		return err
 	}
-	c.components = []Component{named{"replication", c.Replication}, named{"event_writer", c.Writer}, named{"accounts", c.Accounts}, named{"typing", c.Typing}}
+	c.components = []Component{c.claim, named{"replication", c.Replication}, named{"event_writer", c.Writer}, named{"accounts", c.Accounts}, named{"typing", c.Typing}}
 	roomWorker, err := account.NewRoomWorker(account.RoomWorkerConfig{Accounts: c.Accounts, Rooms: c.Rooms, Writer: c.Writer, Log: c.Log})
 	if err != nil {
 		return err
@@ -302,6 +306,7 @@ func (c *Core) Close() error {
 	if c.RPC != nil {
 		errs = append(errs, c.RPC.Close())
 	}
+	c.claim.close()
 	if c.database != nil {
 		errs = append(errs, c.database.close())
 	}
@@ -335,4 +340,12 @@ func (n named) Ready() <-chan struct{} {
 	done := make(chan struct{})
 	close(done)
 	return done
+}
+
+// Check implements Checker for those services that can say why they do not work.
+func (n named) Check(ctx context.Context) error {
+	if k, ok := n.run.(Checker); ok {
+		return k.Check(ctx)
+	}
+	return nil
 }
