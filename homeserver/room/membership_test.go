@@ -302,6 +302,7 @@ func TestMembersAndLists(t *testing.T) {
 		{room.MembersRequest{Membership: "ban"}, nil},
 		{room.MembersRequest{At: p.Start}, []string{alice.UserID}},
 		{room.MembersRequest{At: p.Start, NotMembership: "join"}, nil},
+		{room.MembersRequest{At: "t1_0"}, []string{alice.UserID}}, // before the first event
 	} {
 		raw, err := k.Rooms.Members(t.Context(), alice, id, tc.req)
 		if err != nil {

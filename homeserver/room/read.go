@@ -204,16 +204,23 @@ func (s *Service) membersThen(ctx context.Context, a *access, at string, wanted 
 		return nil, err
 	}
 	if at != "" {
-		p, ok, err := s.pointOf(ctx, a, at)
+		p, _, err := s.pointOf(ctx, a, at)
 		if err != nil {
 			return nil, err
-		}
-		if !ok {
-			return nil, nil
 		}
 		es, _, err := s.store.Page(ctx, storage.EventPageQuery{Room: a.room.NID, UpTo: p, Backwards: true, Limit: 1})
 		if err != nil {
 			return nil, fmt.Errorf("read the event before a token: %w", err)
+		}
+		if len(es) == 0 {
+			// The token of a timeline that starts with the room. Clients ask with it for the members of what they have been
+			// shown, and those begin with who made the room.
+			es, _, err = s.store.Page(ctx, storage.EventPageQuery{
+				Room: a.room.NID, After: p, UpTo: storage.EventPoint{Depth: event.MaxDepth}, Types: []string{event.TypeMember}, Limit: 1,
+			})
+			if err != nil {
+				return nil, fmt.Errorf("read the first member of %s: %w", a.room.ID, err)
+			}
 		}
 		if len(es) == 0 {
 			return nil, nil
