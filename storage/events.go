@@ -41,8 +41,13 @@ const eventColumns = `e.event_nid, e.room_nid, e.sender_nid, coalesce(e.state_ke
 
 func scanEvent(row pgx.CollectableRow) (Event, error) {
 	var e Event
-	err := row.Scan(&e.NID, &e.RoomNID, &e.SenderNID, &e.StateKeyNID, &e.Depth, &e.OriginServerTS, &e.ReceivedTS,
-		&e.AuthDepth, &e.WriterNID, &e.Flags, &e.EventID, &e.StateRoot, &e.TxnDevice, &e.TxnID, &e.JSON, &e.RedactionNID)
+	// Plain types: pgx reads named ones through reflection, which over a large answer is what costs most.
+	var nid, room, sender, key, redaction int64
+	var writer int16
+	err := row.Scan(&nid, &room, &sender, &key, &e.Depth, &e.OriginServerTS, &e.ReceivedTS,
+		&e.AuthDepth, &writer, &e.Flags, &e.EventID, &e.StateRoot, &e.TxnDevice, &e.TxnID, &e.JSON, &redaction)
+	e.NID, e.RoomNID, e.SenderNID, e.StateKeyNID = EventNID(nid), RoomNID(room), UserNID(sender), StateKeyNID(key)
+	e.WriterNID, e.RedactionNID = WriterNID(writer), EventNID(redaction)
 	return e, err
 }
 

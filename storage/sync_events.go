@@ -74,6 +74,18 @@ CROSS JOIN LATERAL (
 ) t
 ORDER BY w.room_nid, t.event_nid`
 
+func scanSyncEvent(row pgx.CollectableRow) (SyncEvent, error) {
+	var room, nid int64 // plain types are read without reflection
+	err := row.Scan(&room, &nid)
+	return SyncEvent{RoomNID(room), EventNID(nid)}, err
+}
+
+func scanSyncState(row pgx.CollectableRow) (SyncState, error) {
+	var room, key, nid int64
+	err := row.Scan(&room, &key, &nid)
+	return SyncState{RoomNID(room), StateKeyNID(key), EventNID(nid)}, err
+}
+
 // SyncTimelines returns the newest events of each room that count, at most limit each, by room and number: one
 // statement for all rooms.
 func SyncTimelines(ctx context.Context, q Querier, ranges []SyncRange, b SyncBounds, f SyncFilter, limit int) ([]SyncEvent, error) {
@@ -89,7 +101,7 @@ func SyncTimelines(ctx context.Context, q Querier, ranges []SyncRange, b SyncBou
 	if err != nil {
 		return nil, fmt.Errorf("get timelines: %w", TranslateError(err))
 	}
-	out, err := pgx.CollectRows(rows, pgx.RowToStructByPos[SyncEvent])
+	out, err := pgx.CollectRows(rows, scanSyncEvent)
 	if err != nil {
 		return nil, fmt.Errorf("get timelines: %w", TranslateError(err))
 	}
@@ -135,7 +147,7 @@ func SyncCurrentState(ctx context.Context, q Querier, rooms []RoomNID, members b
 	if err != nil {
 		return nil, fmt.Errorf("get current state: %w", TranslateError(err))
 	}
-	out, err := pgx.CollectRows(rows, pgx.RowToStructByPos[SyncState])
+	out, err := pgx.CollectRows(rows, scanSyncState)
 	if err != nil {
 		return nil, fmt.Errorf("get current state: %w", TranslateError(err))
 	}
@@ -192,7 +204,7 @@ func SyncMemberChanges(ctx context.Context, q Querier, member StateKeyNID, b Syn
 	if err != nil {
 		return nil, fmt.Errorf("get changes of memberships: %w", TranslateError(err))
 	}
-	out, err := pgx.CollectRows(rows, pgx.RowToStructByPos[SyncEvent])
+	out, err := pgx.CollectRows(rows, scanSyncEvent)
 	if err != nil {
 		return nil, fmt.Errorf("get changes of memberships: %w", TranslateError(err))
 	}
@@ -216,7 +228,7 @@ func SyncMembersBefore(ctx context.Context, q Querier, member StateKeyNID, rooms
 	if err != nil {
 		return nil, fmt.Errorf("get memberships before: %w", TranslateError(err))
 	}
-	out, err := pgx.CollectRows(rows, pgx.RowToStructByPos[SyncEvent])
+	out, err := pgx.CollectRows(rows, scanSyncEvent)
 	if err != nil {
 		return nil, fmt.Errorf("get memberships before: %w", TranslateError(err))
 	}
@@ -235,7 +247,7 @@ func SyncMemberEvents(ctx context.Context, q Querier, rooms []RoomNID, b SyncBou
 	if err != nil {
 		return nil, fmt.Errorf("get changes of members: %w", TranslateError(err))
 	}
-	out, err := pgx.CollectRows(rows, pgx.RowToStructByPos[SyncEvent])
+	out, err := pgx.CollectRows(rows, scanSyncEvent)
 	if err != nil {
 		return nil, fmt.Errorf("get changes of members: %w", TranslateError(err))
 	}

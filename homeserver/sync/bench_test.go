@@ -47,23 +47,27 @@ func backendCPU(b *testing.B, ps ...*proc) time.Duration {
 
 // BenchmarkInitialSync is an initial sync of an account in 500 rooms, with the events read from the database or cached.
 func BenchmarkInitialSync(b *testing.B) {
+	const lazy = `{"room":{"state":{"lazy_load_members":true}}}`
 	for _, mode := range []struct {
-		name  string
-		cache uint64
-	}{{"cold", 1}, {"warm", 0}} {
+		name   string
+		cache  uint64
+		filter string
+	}{{"cold", 1, ""}, {"warm", 0, ""}, {"cold lazy", 1, lazy}} {
 		b.Run(mode.name, func(b *testing.B) {
 			const rooms = 500
 			p := newCluster(b, options{eventCache: mode.cache, sync: func(c *sync.Config) { c.OnlyWriter = true }}, "master")[0]
 			for range rooms {
 				room := p.room("alice", "shared", stateDraft(user("alice"), "m.room.name", "", `{"name":"Room"}`))
-				p.join(room, "bob")
+				for _, name := range []string{"bob", "carol", "dave", "erin", "frank"} {
+					p.join(room, name)
+				}
 				for k := range 20 {
 					p.say(room, "alice", fmt.Sprint("a message of usual length, such as people send to one another: ", k))
 				}
 			}
 			_, err := p.db.Exec(context.Background(), "VACUUM ANALYZE")
 			must(b, err)
-			req := sync.Request{Requester: &requester.Requester{UserID: user("alice"), DeviceID: "D"}}
+			req := sync.Request{Requester: &requester.Requester{UserID: user("alice"), DeviceID: "D"}, Filter: mode.filter}
 			var size writeCounter
 			do := func() {
 				resp, err := p.sync.Sync(context.Background(), req)
