@@ -403,12 +403,20 @@ func TestBadAccountRequests(t *testing.T) {
 	var cases []request
 	// Every endpoint that needs a body refuses what is none.
 	for _, e := range []struct{ token, method, path string }{
-		{"", "POST", v3 + "/register"}, {"", "POST", v3 + "/login"}, {"", "POST", v3 + "/refresh"},
-		{token, "PUT", v3 + "/devices/D"}, {token, "POST", v3 + "/delete_devices"}, {token, "POST", v3 + "/account/password"},
-		{token, "PUT", v3 + "/profile/@anna:test/displayname"}, {token, "PUT", typingPath},
-		{token, "POST", v3 + "/rooms/" + room + "/read_markers"}, {token, "PUT", mine + "/account_data/a"},
-		{token, "PUT", mine + "/rooms/" + room + "/account_data/a"}, {token, "PUT", mine + "/rooms/" + room + "/tags/a"},
-		{token, "POST", v3 + "/account/3pid/delete"}, {"", "POST", "/_synapse/admin/v1/register"},
+		{"", "POST", v3 + "/register"},
+		{"", "POST", v3 + "/login"},
+		{"", "POST", v3 + "/refresh"},
+		{token, "PUT", v3 + "/devices/D"},
+		{token, "POST", v3 + "/delete_devices"},
+		{token, "POST", v3 + "/account/password"},
+		{token, "PUT", v3 + "/profile/@anna:test/displayname"},
+		{token, "PUT", typingPath},
+		{token, "POST", v3 + "/rooms/" + room + "/read_markers"},
+		{token, "PUT", mine + "/account_data/a"},
+		{token, "PUT", mine + "/rooms/" + room + "/account_data/a"},
+		{token, "PUT", mine + "/rooms/" + room + "/tags/a"},
+		{token, "POST", v3 + "/account/3pid/delete"},
+		{"", "POST", "/_synapse/admin/v1/register"},
 	} {
 		for _, b := range bodies {
 			cases = append(cases, request{b.name, e.token, e.method, e.path, b.body, 400, b.code})

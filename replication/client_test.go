@@ -600,9 +600,12 @@ func TestCommands(t *testing.T) {
 		}
 		synctest.Wait()
 		for _, cmd := range []replication.Command{
-			wire.UserSync{InstanceID: "a", UserID: "@u:x", DeviceID: "D", Syncing: true, LastSyncMS: 5}, wire.ClearUserSync{InstanceID: "a"},
-			wire.FederationAck{Instance: "a", Token: 3}, wire.LockReleased{Instance: "a", Lock: "l", Key: "k"},
-			wire.UserIP{UserID: "@u:x", AccessToken: "t", IP: "::1"}, wire.RemoteServerUp{Server: "c.test"},
+			wire.UserSync{InstanceID: "a", UserID: "@u:x", DeviceID: "D", Syncing: true, LastSyncMS: 5},
+			wire.ClearUserSync{InstanceID: "a"},
+			wire.FederationAck{Instance: "a", Token: 3},
+			wire.LockReleased{Instance: "a", Lock: "l", Key: "k"},
+			wire.UserIP{UserID: "@u:x", AccessToken: "t", IP: "::1"},
+			wire.RemoteServerUp{Server: "c.test"},
 			wire.CancelTask{TaskID: "nobody-listens"},
 		} {
 			if err := a.Send(cmd); err != nil {

@@ -82,8 +82,11 @@ func TestProfileFields(t *testing.T) {
 		return k.SetProfileField(ctx, who, s.UserID, field, json.RawMessage(value))
 	}
 	for _, f := range [][2]string{
-		{"displayname", `"Anna \u00e9"`}, {"avatar_url", `"mxc://test/abc"`}, {"m.tz", `"Europe/London"`},
-		{"org.example.job-title_2", `{"a":[1,null,"\u0000"]}`}, {"com.example.null", `null`},
+		{"displayname", `"Anna \u00e9"`},
+		{"avatar_url", `"mxc://test/abc"`},
+		{"m.tz", `"Europe/London"`},
+		{"org.example.job-title_2", `{"a":[1,null,"\u0000"]}`},
+		{"com.example.null", `null`},
 	} {
 		if err := set(f[0], f[1]); err != nil {
 			t.Fatalf("set %s: %v", f[0], err)

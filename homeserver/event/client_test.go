@@ -21,7 +21,8 @@ func TestAppendClient(t *testing.T) {
 		{"age", ClientOptions{NowTS: 1500}, head + `,"unsigned":{"age":497}}`},
 		{"extra only", ClientOptions{ExtraUnsigned: []byte(`"x":1`)}, head + `,"unsigned":{"x":1}}`},
 		{
-			"everything", ClientOptions{
+			"everything",
+			ClientOptions{
 				NowTS: 1003, TransactionID: `t"1`, Membership: "join", PrevContent: json.RawMessage(`{"p":1}`), PrevSender: "@b:b",
 				ReplacesState: "$old", RedactedBecause: json.RawMessage(`{"r":1}`), Relations: json.RawMessage(`{"m.thread":{}}`),
 				ExtraUnsigned: []byte(`"x":1,"y":2`),
@@ -29,7 +30,8 @@ func TestAppendClient(t *testing.T) {
 			head + `,"unsigned":{"age":0,"m.relations":{"m.thread":{}},"membership":"join","prev_content":{"p":1},"prev_sender":"@b:b","redacted_because":{"r":1},"replaces_state":"$old","transaction_id":"t\"1","x":1,"y":2}}`,
 		},
 		{
-			"without room", ClientOptions{OmitRoomID: true},
+			"without room",
+			ClientOptions{OmitRoomID: true},
 			fmt.Sprintf(`{"content":{"a":1},"event_id":"%s","origin_server_ts":1003,"sender":"@alice:a","state_key":"k\n","type":"org.\"x"}`, e.ID()),
 		},
 		{"stripped", ClientOptions{Stripped: true, NowTS: 1500}, `{"content":{"a":1},"sender":"@alice:a","state_key":"k\n","type":"org.\"x"}`},

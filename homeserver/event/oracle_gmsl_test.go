@@ -166,7 +166,8 @@ func gmslDeparts(c authCase) departure {
 			return departure{}
 		}
 		for _, m := range [][2]map[string]int64{
-			{old.levels().users, e.levels().users}, {old.levels().events, e.levels().events},
+			{old.levels().users, e.levels().users},
+			{old.levels().events, e.levels().events},
 			{old.levels().notifications, e.levels().notifications},
 		} {
 			if !slices.Equal(slices.Sorted(maps.Keys(m[0])), slices.Sorted(maps.Keys(m[1]))) {

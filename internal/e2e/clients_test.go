@@ -40,7 +40,9 @@ func TestConversationBetweenWorkers(t *testing.T) {
 
 	// Both ways.
 	hello := alice.call("send", map[string]any{"room_id": roomID, "body": "hello from the warp"})["event_id"].(string)
-	bob.wait("alice's message", func(e *event.Event) bool { return e.ID.String() == hello && e.Content.AsMessage().Body == "hello from the warp" })
+	bob.wait("alice's message", func(e *event.Event) bool {
+		return e.ID.String() == hello && e.Content.AsMessage().Body == "hello from the warp"
+	})
 	reply, err := bob.SendText(t.Context(), id.RoomID(roomID), "hello from the weft")
 	if err != nil {
 		t.Fatalf("bob sends: %v", err)

@@ -347,8 +347,12 @@ func TestCloseEndsServe(t *testing.T) {
 func TestConfigErrors(t *testing.T) {
 	t.Parallel()
 	for _, cfg := range []tcpbus.ClientConfig{
-		{Address: "x:1"}, {Address: "x", ServerName: "a"}, {ServerName: "a"}, {Address: "x:1", ServerName: "a b"},
-		{Address: "x:1", ServerName: "a", Name: "a\nb"}, {Address: "x:1", ServerName: "a", DialTimeout: -1},
+		{Address: "x:1"},
+		{Address: "x", ServerName: "a"},
+		{ServerName: "a"},
+		{Address: "x:1", ServerName: "a b"},
+		{Address: "x:1", ServerName: "a", Name: "a\nb"},
+		{Address: "x:1", ServerName: "a", DialTimeout: -1},
 	} {
 		if _, err := tcpbus.NewClient(cfg); err == nil {
 			t.Errorf("%+v was accepted", cfg)

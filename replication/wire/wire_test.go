@@ -92,11 +92,24 @@ func TestMalformed(t *testing.T) {
 		t.Errorf("got %v, want an UnknownCommandError", err)
 	}
 	for _, cmd := range []wire.Command{
-		wire.Server{}, wire.Server{ServerName: "a b"}, wire.RData{Stream: "s", Instance: "w"}, wire.RData{Stream: "s", Instance: "w", Token: -1, Row: "{}"},
-		wire.RData{Stream: "s", Instance: "w", Row: "{\n}"}, wire.RData{Instance: "w", Row: "{}"}, wire.Position{Stream: "s", Instance: "w x"},
-		wire.Position{Stream: "s", Instance: "w", Prev: -1}, wire.Error{Text: "a\nb"}, wire.ClientName{}, wire.Replicate{Streams: []string{""}},
-		wire.UserSync{UserID: "@a:x"}, wire.UserSync{InstanceID: "w", UserID: "@a:x", DeviceID: "a\nb"}, wire.FederationAck{Token: 1},
-		wire.UserIP{}, wire.RemovePusher{AppID: "a", PushKey: "b"}, wire.NewActiveTask{}, wire.CancelTask{TaskID: "\t"},
+		wire.Server{},
+		wire.Server{ServerName: "a b"},
+		wire.RData{Stream: "s", Instance: "w"},
+		wire.RData{Stream: "s", Instance: "w", Token: -1, Row: "{}"},
+		wire.RData{Stream: "s", Instance: "w", Row: "{\n}"},
+		wire.RData{Instance: "w", Row: "{}"},
+		wire.Position{Stream: "s", Instance: "w x"},
+		wire.Position{Stream: "s", Instance: "w", Prev: -1},
+		wire.Error{Text: "a\nb"},
+		wire.ClientName{},
+		wire.Replicate{Streams: []string{""}},
+		wire.UserSync{UserID: "@a:x"},
+		wire.UserSync{InstanceID: "w", UserID: "@a:x", DeviceID: "a\nb"},
+		wire.FederationAck{Token: 1},
+		wire.UserIP{},
+		wire.RemovePusher{AppID: "a", PushKey: "b"},
+		wire.NewActiveTask{},
+		wire.CancelTask{TaskID: "\t"},
 	} {
 		if line, err := wire.Format(cmd); err == nil {
 			t.Errorf("Format(%#v) = %q, want an error", cmd, line)
