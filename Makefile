@@ -21,7 +21,7 @@ run:
 test:
 	@build/ensure postgresql redis node
 	go vet ./...
-	go test -race -timeout 15m ./...
+	go test -race -timeout 30m ./...
 
 lint: $(BIN)/golangci-lint-$(GOLANGCI_LINT_VERSION)
 	$< run ./...
@@ -38,7 +38,6 @@ $(BIN)/golangci-lint-$(GOLANGCI_LINT_VERSION):
 bench:
 	@build/ensure postgresql redis
 	go test -run '^$$' -bench . -benchmem ./...
-	go run ./examples/weftctl bench
 
 # Every fuzz target, one after another.
 fuzz:
