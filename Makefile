@@ -4,6 +4,8 @@
 GOLANGCI_LINT_VERSION := v2.15.0
 BIN := $(CURDIR)/bin
 FUZZTIME ?= 20s
+# Where goroutines share state: tested a second time under the race detector.
+CONCURRENT := ./replication/... ./storage/... $(addprefix ./homeserver/,accountdata cache lease receipts sync task typing)
 
 .PHONY: all run test lint fmt bench fuzz build clean
 
@@ -21,7 +23,8 @@ run:
 test:
 	@build/ensure postgresql redis node
 	go vet ./...
-	go test -race -timeout 30m ./...
+	go test -timeout 20m ./...
+	go test -race -timeout 20m $(CONCURRENT)
 
 lint: $(BIN)/golangci-lint-$(GOLANGCI_LINT_VERSION)
 	$< run ./...

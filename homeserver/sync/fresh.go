@@ -3,9 +3,8 @@ package sync
 import (
 	"context"
 	"errors"
-	"time"
-
 	gosync "sync"
+	"time"
 
 	"github.com/rs/zerolog"
 

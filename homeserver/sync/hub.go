@@ -2,9 +2,8 @@ package sync
 
 import (
 	"context"
-	"time"
-
 	gosync "sync"
+	"time"
 
 	"github.com/rs/zerolog"
 

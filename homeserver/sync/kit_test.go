@@ -327,6 +327,7 @@ func esc(s string) string {
 func joined(res gjson.Result, roomID string) gjson.Result {
 	return res.Get("rooms.join." + esc(roomID))
 }
+
 func left(res gjson.Result, roomID string) gjson.Result { return res.Get("rooms.leave." + esc(roomID)) }
 
 // bodies are the bodies of the messages of a section.

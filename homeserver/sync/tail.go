@@ -2,7 +2,6 @@ package sync
 
 import (
 	"sort"
-
 	gosync "sync"
 
 	"github.com/weft-im/weft/homeserver/event"
