@@ -29,7 +29,8 @@ func newComponent(c Component) *component {
 
 // start runs the component in the background. An error of Run goes to failed.
 func (c *component) start(base context.Context, failed chan<- error) {
-	ctx, cancel := context.WithCancel(base)
+	// Cutting off requests must not end the components: each is stopped in its turn.
+	ctx, cancel := context.WithCancel(context.WithoutCancel(base))
 	c.cancel = cancel
 	c.started.Store(true)
 	go func() {
