@@ -42,14 +42,11 @@ func (s *Supervisor) startBackends(ctx context.Context) (_ *backends, err error)
 		}
 	}
 	if _, ok := s.cfg.Topology.Options["redis"]; !ok && s.cfg.Redis == nil && len(s.cfg.Topology.Processes) > 1 {
-		if err := b.startRedis(ctx, s.cfg.Dir); err != nil {
-			return b, err
-		}
-		dir, err := socketDir(s.cfg.Dir)
+		socket, err := b.startRedis(ctx, s.cfg.Dir)
 		if err != nil {
 			return b, err
 		}
-		s.cfg.Redis = map[string]any{"enabled": true, "path": filepath.Join(dir, "redis.sock")}
+		s.cfg.Redis = map[string]any{"enabled": true, "path": socket}
 	}
 	return b, nil
 }
@@ -67,27 +64,28 @@ func databaseArgs(conn string) (map[string]any, error) {
 	return args, nil
 }
 
-// startRedis starts a Redis that keeps nothing: it only passes messages on.
-func (b *backends) startRedis(ctx context.Context, dir string) error {
+// startRedis starts a Redis that keeps nothing: it only passes messages on. It returns the path of
+// its socket.
+func (b *backends) startRedis(ctx context.Context, dir string) (socket string, err error) {
 	bin, err := exec.LookPath("redis-server")
 	if err != nil {
-		return errors.New("redis-server is not installed (Debian: apt-get install redis-server), and no redis section is configured")
+		return "", errors.New("redis-server is not installed (Debian: apt-get install redis-server), and no redis section is configured")
 	}
 	data := filepath.Join(dir, "redis")
 	run, err := socketDir(dir)
 	if err != nil {
-		return err
+		return "", err
 	}
 	for _, d := range []string{data, filepath.Join(dir, "run")} {
 		if err := os.MkdirAll(d, 0o700); err != nil {
-			return fmt.Errorf("make Redis directory: %w", err)
+			return "", fmt.Errorf("make Redis directory: %w", err)
 		}
 	}
-	socket := filepath.Join(run, "redis.sock")
+	socket = filepath.Join(run, "redis.sock")
 	_ = os.Remove(socket) // left by one that was killed
 	logFile, err := os.OpenFile(filepath.Join(data, "redis.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
-		return fmt.Errorf("open log of Redis: %w", err)
+		return "", fmt.Errorf("open log of Redis: %w", err)
 	}
 	defer func() { _ = logFile.Close() }()
 	b.fork = newForker()
@@ -95,11 +93,11 @@ func (b *backends) startRedis(ctx context.Context, dir string) error {
 		"--port", "0", "--unixsocket", socket, "--unixsocketperm", strconv.FormatInt(0o700, 8),
 		"--dir", data, "--save", "", "--appendonly", "no", "--daemonize", "no"), logFile)
 	if err != nil {
-		return fmt.Errorf("start Redis: %w", err)
+		return "", fmt.Errorf("start Redis: %w", err)
 	}
 	b.redisEnd = make(chan error, 1)
 	go func() { b.redisEnd <- b.redis.Wait() }()
-	return b.waitRedis(ctx, socket)
+	return socket, b.waitRedis(ctx, socket)
 }
 
 // waitRedis waits until the socket is there; its making gives no other sign.
