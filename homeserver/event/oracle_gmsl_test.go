@@ -143,6 +143,9 @@ func gmslDeparts(c authCase) departure {
 		return departure{either, "rule 4 on m.room.aliases, which version 6 dropped, still applies"}
 	case e.Membership() == MembershipJoin && e.Sender() == e.stateKey && (current == MembershipJoin || current == MembershipInvite):
 		return departure{theyAllow, "rule 5.2: who is invited or in the room may join whatever the join rule"}
+	case (e.Membership() == MembershipKnock || e.Membership() == MembershipJoin) && e.Sender() == e.stateKey &&
+		v.Knock && !v.KnockRestricted && rule == JoinRuleKnockRestricted:
+		return departure{theyAllow, "rules 5.3.5 and 5.7.1: knock_restricted counts before version 10, which added it"}
 	case e.Membership() == MembershipJoin && e.Sender() == e.stateKey && current == MembershipKnock:
 		return departure{theyReject, "rule 5.2: who knocks may not join even where the join rule is public"}
 	case e.Membership() == MembershipJoin && e.Sender() != e.stateKey:
@@ -151,8 +154,6 @@ func gmslDeparts(c authCase) departure {
 		return departure{theyAllow, "rule 5.4.1: who is not in the room may leave"}
 	case e.Membership() == MembershipLeave && e.Sender() == e.stateKey && current == MembershipKnock && !v.Knock:
 		return departure{theyAllow, "rule 5.4.1: knocks can be taken back before version 7, which added them"}
-	case (e.Membership() == MembershipKnock || e.Membership() == MembershipJoin) && v.Knock && !v.KnockRestricted && rule == JoinRuleKnockRestricted:
-		return departure{theyAllow, "rules 5.3.5 and 5.7.1: knock_restricted counts before version 10, which added it"}
 	case e.Membership() == MembershipLeave && e.Sender() != e.stateKey && current == MembershipBan:
 		return departure{theyAllow, "rule 5.4.4: unbanning does not need the power to kick the user"}
 	case e.Type() == TypeThirdPartyInvite:
