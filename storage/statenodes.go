@@ -8,8 +8,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgtype"
-	"github.com/maypok86/otter/v2"
 
+	"github.com/weft-im/weft/internal/memo"
 	"github.com/weft-im/weft/storage/statetree"
 )
 
@@ -27,7 +27,7 @@ type StateNodesConfig struct {
 // its own. It is a [statetree.NodeReader], safe for concurrent use.
 type StateNodes struct {
 	db    Querier
-	cache *otter.Cache[statetree.Hash, *statetree.Node]
+	cache memo.Cache[statetree.Hash, *statetree.Node]
 }
 
 // NewStateNodes makes a reader with an empty cache.
@@ -35,15 +35,9 @@ func NewStateNodes(cfg StateNodesConfig) *StateNodes {
 	if cfg.CacheBytes == 0 {
 		cfg.CacheBytes = 32 << 20
 	}
-	// The options are in range, which is all that can be wrong.
-	cache := otter.Must(&otter.Options[statetree.Hash, *statetree.Node]{
-		MaximumWeight: cfg.CacheBytes,
-		Weigher: func(_ statetree.Hash, n *statetree.Node) uint32 {
-			const overhead = 100 // of the cache's own entry
-			return uint32(n.MemoryBytes() + overhead)
-		},
-		// Upkeep on the caller's time: no goroutine outlives a call.
-		Executor: func(fn func()) { fn() },
+	cache := memo.NewWeighted(cfg.CacheBytes, func(_ statetree.Hash, n *statetree.Node) uint32 {
+		const overhead = 100 // of the cache's own entry
+		return uint32(n.MemoryBytes() + overhead)
 	})
 	return &StateNodes{db: cfg.DB, cache: cache}
 }

@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"sync/atomic"
 
-	"github.com/maypok86/otter/v2"
+	"github.com/weft-im/weft/internal/memo"
 )
 
 // Config configures a Cache.
@@ -21,16 +21,19 @@ type Config struct {
 // others that are used more. It is safe for concurrent use. Values are shared: do not change them.
 type Cache[V any] struct {
 	name    string
-	entries *otter.Cache[string, entry[V]]
+	entries memo.Loading[string, entry]
 	// age counts how often the whole cache was dropped. An entry of an earlier age does not count, so that a load under
 	// way when that happened cannot bring back what was dropped.
 	age atomic.Uint64
 }
 
-type entry[V any] struct {
+// entry holds any value, so that all caches are of one type to the compiler: see package memo.
+type entry struct {
 	age   uint64
-	value V
+	value any
 }
+
+func newEntries(n int) memo.Loading[string, entry] { return memo.NewLoading[string, entry](n) }
 
 // New returns an empty cache that belongs to a group. The group must not be running yet.
 func New[V any](g *Group, cfg Config) (*Cache[V], error) {
@@ -43,11 +46,7 @@ func New[V any](g *Group, cfg Config) (*Cache[V], error) {
 	if cfg.MaxEntries < 0 {
 		return nil, fmt.Errorf("cache %s: MaxEntries is %d, must not be negative", cfg.Name, cfg.MaxEntries)
 	}
-	entries, err := otter.New(&otter.Options[string, entry[V]]{MaximumSize: cfg.MaxEntries})
-	if err != nil {
-		return nil, fmt.Errorf("cache %s: %w", cfg.Name, err)
-	}
-	c := &Cache[V]{name: cfg.Name, entries: entries}
+	c := &Cache[V]{name: cfg.Name, entries: newEntries(cfg.MaxEntries)}
 	if err := g.add(c); err != nil {
 		return nil, err
 	}
@@ -64,23 +63,23 @@ func (c *Cache[V]) Get(ctx context.Context, key string, load func(ctx context.Co
 	age := c.age.Load()
 	if e, ok := c.entries.GetIfPresent(key); ok {
 		if e.age == age {
-			return e.value, nil
+			return as[V](e), nil
 		}
 		c.entries.Invalidate(key)
 	}
 	for {
-		e, err := c.entries.Get(ctx, key, otter.LoaderFunc[string, entry[V]](func(ctx context.Context, key string) (entry[V], error) {
+		e, err := c.entries.Load(ctx, key, func(ctx context.Context, key string) (entry, error) {
 			age := c.age.Load()
 			v, err := load(ctx, key)
-			return entry[V]{age, v}, err
-		}))
+			return entry{age, v}, err
+		})
 		if err != nil {
 			var zero V
 			return zero, err
 		}
 		// Dropped whole since this call began, and the load had begun before that.
 		if e.age >= age {
-			return e.value, nil
+			return as[V](e), nil
 		}
 		c.entries.Invalidate(key)
 	}
@@ -93,7 +92,13 @@ func (c *Cache[V]) Peek(key string) (V, bool) {
 		var zero V
 		return zero, false
 	}
-	return e.value, true
+	return as[V](e), true
+}
+
+// as gives the value its type back. A nil value of an interface type has none.
+func as[V any](e entry) V {
+	v, _ := e.value.(V)
+	return v
 }
 
 // Len returns about how many entries there are.

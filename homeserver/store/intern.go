@@ -3,9 +3,8 @@ package store
 import (
 	"context"
 
-	"github.com/maypok86/otter/v2"
-
 	"github.com/weft-im/weft/homeserver/event"
+	"github.com/weft-im/weft/internal/memo"
 	"github.com/weft-im/weft/storage"
 )
 
@@ -111,7 +110,7 @@ func stateKeys(tuples []event.Tuple) []storage.StateKey {
 
 // cached looks keys up in c and asks load for those that are not there, all at once. load puts into c what it finds.
 // Keys that load does not find give the zero value.
-func cached[K comparable, V any](c *otter.Cache[K, V], keys []K, load func(missing []K) (map[K]V, error)) ([]V, error) {
+func cached[K comparable, V any](c memo.Cache[K, V], keys []K, load func(missing []K) (map[K]V, error)) ([]V, error) {
 	out := make([]V, len(keys))
 	var missing []K
 	var at []int

@@ -5,10 +5,9 @@ import (
 	"fmt"
 	"sync/atomic"
 
-	"github.com/maypok86/otter/v2"
-
 	"github.com/weft-im/weft/homeserver/event"
 	"github.com/weft-im/weft/homeserver/streams"
+	"github.com/weft-im/weft/internal/memo"
 	"github.com/weft-im/weft/storage"
 )
 
@@ -77,23 +76,23 @@ type Store struct {
 	writers *storage.Writers
 
 	// What never changes. Events change in one way, by redaction: see load.
-	events    *otter.Cache[storage.EventNID, *Event]
-	eventNIDs *otter.Cache[string, storage.EventNID]
-	rooms     *otter.Cache[storage.RoomNID, *Room]
-	roomIDs   *otter.Cache[string, *Room]
-	userNIDs  *otter.Cache[string, storage.UserNID]
-	userIDs   *otter.Cache[storage.UserNID, string]
-	keyNIDs   *otter.Cache[event.Tuple, storage.StateKeyNID]
-	tuples    *otter.Cache[storage.StateKeyNID, event.Tuple]
+	events    memo.Cache[storage.EventNID, *Event]
+	eventNIDs memo.Cache[string, storage.EventNID]
+	rooms     memo.Cache[storage.RoomNID, *Room]
+	roomIDs   memo.Cache[string, *Room]
+	userNIDs  memo.Cache[string, storage.UserNID]
+	userIDs   memo.Cache[storage.UserNID, string]
+	keyNIDs   memo.Cache[event.Tuple, storage.StateKeyNID]
+	tuples    memo.Cache[storage.StateKeyNID, event.Tuple]
 
 	// What changes, kept while following.
 	following   atomic.Bool
 	epochs      epochs
 	redactEpoch atomic.Uint64
-	heads       *otter.Cache[storage.RoomNID, *Head]
-	stats       *otter.Cache[storage.RoomNID, *storage.RoomStats]
-	members     *otter.Cache[memberKey, *Member]
-	localJoined *otter.Cache[storage.RoomNID, []storage.UserNID]
+	heads       memo.Cache[storage.RoomNID, *Head]
+	stats       memo.Cache[storage.RoomNID, *storage.RoomStats]
+	members     memo.Cache[memberKey, *Member]
+	localJoined memo.Cache[storage.RoomNID, []storage.UserNID]
 }
 
 // New checks the configuration. It does no I/O.
@@ -102,37 +101,25 @@ func New(cfg Config) (*Store, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, fmt.Errorf("new store: %w", err)
 	}
-	s := &Store{
+	return &Store{
 		db: cfg.DB, server: cfg.ServerName, writers: storage.NewWriters(),
 		nodes: storage.NewStateNodes(storage.StateNodesConfig{DB: cfg.DB, CacheBytes: cfg.NodeCacheBytes}),
-	}
-	var err error
-	if s.events, err = otter.New(&otter.Options[storage.EventNID, *Event]{
-		MaximumWeight: cfg.EventCacheBytes, Executor: inline,
-		Weigher: func(_ storage.EventNID, e *Event) uint32 { return uint32(e.memory()) },
-	}); err != nil {
-		return nil, fmt.Errorf("new store: %w", err)
-	}
-	// An id with its number takes about 150 bytes, a small event about 1,000.
-	if s.eventNIDs, err = newCache[string, storage.EventNID](int(cfg.EventCacheBytes/1000) + 1); err != nil {
-		return nil, fmt.Errorf("new store: %w", err)
-	}
-	err = errors.Join(
-		set(&s.rooms, cfg.RoomEntries), set(&s.roomIDs, cfg.RoomEntries),
-		set(&s.userNIDs, cfg.InternEntries), set(&s.userIDs, cfg.InternEntries),
-		set(&s.keyNIDs, cfg.InternEntries), set(&s.tuples, cfg.InternEntries),
-		set(&s.heads, cfg.RoomEntries), set(&s.stats, cfg.RoomEntries), set(&s.localJoined, cfg.RoomEntries),
-		set(&s.members, cfg.MemberEntries),
-	)
-	if err != nil {
-		return nil, fmt.Errorf("new store: %w", err)
-	}
-	return s, nil
-}
-
-func set[K comparable, V any](c **otter.Cache[K, V], entries int) (err error) {
-	*c, err = newCache[K, V](entries)
-	return err
+		events: memo.NewWeighted(cfg.EventCacheBytes, func(_ storage.EventNID, e *Event) uint32 {
+			return uint32(e.memory())
+		}),
+		// An id with its number takes about 150 bytes, a small event about 1,000.
+		eventNIDs:   memo.New[string, storage.EventNID](int(cfg.EventCacheBytes / 1000)),
+		rooms:       memo.New[storage.RoomNID, *Room](cfg.RoomEntries),
+		roomIDs:     memo.New[string, *Room](cfg.RoomEntries),
+		userNIDs:    memo.New[string, storage.UserNID](cfg.InternEntries),
+		userIDs:     memo.New[storage.UserNID, string](cfg.InternEntries),
+		keyNIDs:     memo.New[event.Tuple, storage.StateKeyNID](cfg.InternEntries),
+		tuples:      memo.New[storage.StateKeyNID, event.Tuple](cfg.InternEntries),
+		heads:       memo.New[storage.RoomNID, *Head](cfg.RoomEntries),
+		stats:       memo.New[storage.RoomNID, *storage.RoomStats](cfg.RoomEntries),
+		members:     memo.New[memberKey, *Member](cfg.MemberEntries),
+		localJoined: memo.New[storage.RoomNID, []storage.UserNID](cfg.RoomEntries),
+	}, nil
 }
 
 // ServerName is the name of this server.

@@ -4,12 +4,12 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/maypok86/otter/v2"
 	"github.com/rs/zerolog"
 
 	"github.com/weft-im/weft/homeserver/filter"
 	"github.com/weft-im/weft/homeserver/store"
 	"github.com/weft-im/weft/homeserver/token"
+	"github.com/weft-im/weft/internal/memo"
 	"github.com/weft-im/weft/replication"
 	"github.com/weft-im/weft/storage"
 )
@@ -78,9 +78,9 @@ type Service struct {
 	hub      *hub
 	fresh    *freshness
 	noFilter *filter.Filter
-	filters  *otter.Cache[filterKey, *filter.Filter]
-	lazy     *otter.Cache[lazyKey, *lazySent]
-	heroes   *otter.Cache[heroKey, []storage.SyncHero]
+	filters  memo.Cache[filterKey, *filter.Filter]
+	lazy     memo.Cache[lazyKey, *lazySent]
+	heroes   memo.Cache[heroKey, []storage.SyncHero]
 }
 
 // New makes the service and has cfg.Replication follow the streams it reads. It does no I/O.
@@ -95,13 +95,9 @@ func New(cfg Config) (*Service, error) {
 	}
 	cfg.Log = cfg.Log.With().Str("component", "sync").Logger()
 	s := &Service{cfg: cfg, noFilter: noFilter, hub: newHub(cfg.Replication, cfg.TailBytes, cfg.Log)}
-	var errs [3]error
-	s.filters, errs[0] = otter.New(&otter.Options[filterKey, *filter.Filter]{MaximumSize: 10_000})
-	s.lazy, errs[1] = otter.New(&otter.Options[lazyKey, *lazySent]{MaximumSize: 100_000})
-	s.heroes, errs[2] = otter.New(&otter.Options[heroKey, []storage.SyncHero]{MaximumSize: 20_000})
-	if err := errors.Join(errs[:]...); err != nil {
-		return nil, fmt.Errorf("new sync: %w", err)
-	}
+	s.filters = memo.New[filterKey, *filter.Filter](10_000)
+	s.lazy = memo.New[lazyKey, *lazySent](100_000)
+	s.heroes = memo.New[heroKey, []storage.SyncHero](20_000)
 	s.fresh = newFreshness(cfg.DB, cfg.Replication, cfg.Log)
 	if err := s.hub.follow(); err != nil {
 		return nil, fmt.Errorf("new sync: %w", err)
