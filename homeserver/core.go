@@ -221,6 +221,13 @@ func (c *Core) openWriter(ctx context.Context, from replication.Position) error 
 	})
 	c.Store.Following()
 	wc := writer.Config{DB: c.DB, Store: c.Store, Signer: c.Signer, Writers: c.Writers, RPC: c.RPC, Log: c.Log}
+	// Any process may fetch what a join or a gap needs from other servers, whoever owns the room.
+	wc.BackfillIDs, err = storage.OpenStreamIDs(ctx, storage.StreamIDsConfig{
+		DB: c.DB, Stream: "backfill", Instance: c.Config.InstanceName(), MaxIDSQL: `SELECT coalesce(-min(event_nid), 0) FROM events`,
+	})
+	if err != nil {
+		return err
+	}
 	if c.Writers.Writes("events") {
 		if wc.IDs, err = c.streamIDs(ctx, streams.Events().Info(), `SELECT coalesce(max(event_nid), 0) FROM events`); err != nil {
 			return err

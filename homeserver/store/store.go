@@ -169,6 +169,10 @@ func (s *Store) Apply(row *streams.EventRow) {
 		}
 		return
 	}
+	if row.Type == event.TypeMember && Flags(row.Flags)&Outlier != 0 {
+		s.members.Invalidate(memberKey{room, storage.UserNID(row.TargetNID)})
+		return
+	}
 	if row.StateKey == nil || !row.Current {
 		return
 	}

@@ -246,6 +246,9 @@ func (c *committer) streamRow(room *store.Room, o *written) *streams.EventRow {
 	if sk, ok := e.StateKey(); ok {
 		row.StateKey = &sk
 	}
+	if p.outOfBand {
+		row.PrevMembership = p.prevMembership
+	}
 	if p.allowed && !p.rec.flags.Hidden() {
 		row.Redacts = p.redacts
 	}

@@ -249,6 +249,7 @@ func (receiveCodec) Append(dst []byte, r receiveRequest) ([]byte, error) {
 		ev := &r.events[i]
 		e.str(ev.Event.ID())
 		e.bytes(ev.Event.JSON())
+		e.bool(ev.Anew)
 		e.bool(ev.StateBefore != nil)
 		if ev.StateBefore != nil {
 			e.int(int64(len(ev.StateBefore)))
@@ -278,6 +279,7 @@ func (receiveCodec) Decode(data []byte) (receiveRequest, error) {
 			return r, fmt.Errorf("event %s: %w", id, err)
 		}
 		r.events[i].Event = ev
+		r.events[i].Anew = d.bool()
 		if d.bool() {
 			r.events[i].StateBefore = make([]string, d.len())
 			for j := range r.events[i].StateBefore {
@@ -286,4 +288,37 @@ func (receiveCodec) Decode(data []byte) (receiveRequest, error) {
 		}
 	}
 	return r, d.end()
+}
+
+type outOfBandCodec struct{}
+
+func (outOfBandCodec) Append(dst []byte, r outOfBandRequest) ([]byte, error) {
+	e := newEncoder(dst)
+	e.str(r.version)
+	e.str(r.event.Event.ID())
+	e.bytes(r.event.Event.JSON())
+	e.bytes(r.event.Stripped)
+	return e.b, nil
+}
+
+func (outOfBandCodec) Decode(data []byte) (outOfBandRequest, error) {
+	d := newDecoder(data)
+	r := outOfBandRequest{version: d.str()}
+	v, ok := event.LookupVersion(r.version)
+	if d.err == nil && !ok {
+		return r, fmt.Errorf("%w: room version %q", errCodec, r.version)
+	}
+	id, raw := d.str(), d.bytes()
+	if stripped := d.bytes(); len(stripped) > 0 {
+		r.event.Stripped = stripped
+	}
+	if err := d.end(); err != nil {
+		return r, err
+	}
+	ev, err := event.Load(v, id, raw)
+	if err != nil {
+		return r, fmt.Errorf("event %s: %w", id, err)
+	}
+	r.event.Event = ev
+	return r, nil
 }

@@ -69,8 +69,8 @@ func (c *committer) run(ctx context.Context) error {
 	idle := time.NewTimer(c.w.cfg.IdleConnection)
 	defer idle.Stop()
 	for {
-		batch := c.take()
-		if len(batch) == 0 {
+		batch, apart := c.take()
+		if len(batch)+len(apart) == 0 {
 			idle.Reset(c.w.cfg.IdleConnection)
 			select {
 			case <-ctx.Done():
@@ -81,8 +81,15 @@ func (c *committer) run(ctx context.Context) error {
 			}
 			continue
 		}
-		if err := c.write(ctx, batch); err != nil {
-			return err
+		if len(batch) > 0 {
+			if err := c.write(ctx, batch); err != nil {
+				return err
+			}
+		}
+		for _, s := range apart {
+			if err := c.write(ctx, []*share{s}); err != nil {
+				return err
+			}
 		}
 	}
 }
@@ -96,9 +103,11 @@ type share struct {
 	won   bool
 }
 
-// take fills a batch with what is ready.
-func (c *committer) take() []*share {
-	var batch []*share
+// apart reports whether the share is written in a transaction of its own.
+func (s *share) apart() bool { return s.items[0].apart() }
+
+// take fills a batch with what is ready, besides what is to be written apart from it.
+func (c *committer) take() (batch, apart []*share) {
 	events, bytes := c.w.cfg.BatchEvents, c.w.cfg.BatchBytes
 	if c.careful > 0 {
 		c.careful--
@@ -119,12 +128,17 @@ func (c *committer) take() []*share {
 				bytes -= len(p.rec.event.JSON())
 			}
 		}
-		batch = append(batch, &share{lane: l, items: items, head: h})
+		s := &share{lane: l, items: items, head: h}
+		if s.apart() {
+			apart = append(apart, s)
+			continue
+		}
+		batch = append(batch, s)
 		if c.careful > 0 {
 			break
 		}
 	}
-	return batch
+	return batch, apart
 }
 
 // write commits a batch and says to each lane what became of its share. It returns an error only when this process may
@@ -149,13 +163,13 @@ func (c *committer) write(ctx context.Context, batch []*share) error {
 		c.giveBack(ctx, batch, fmt.Errorf("take event numbers: %w", err))
 		return nil
 	}
-	eb, nodes, err := c.assemble(ctx, batch, ids.All())
+	rows, nodes, err := c.layOut(ctx, batch, ids.All())
 	if err != nil {
 		ids.Done()
 		c.giveBack(ctx, batch, err)
 		return nil
 	}
-	unknown, err := c.commit(ctx, batch, eb, ids, n)
+	unknown, err := c.commit(ctx, batch, rows, ids, n)
 	switch {
 	case err == nil:
 		c.w.cfg.Store.Nodes().Remember(nodes)
@@ -202,14 +216,14 @@ func (c *committer) write(ctx context.Context, batch []*share) error {
 var errReplaced = fmt.Errorf("write to room: %w", storage.ErrWriterReplaced)
 
 // commit sends the batch, in one round trip. unknown says that the transaction may or may not have taken place.
-func (c *committer) commit(ctx context.Context, batch []*share, eb *storage.EventBatch, ids *storage.IDs, n int) (unknown bool, err error) {
+func (c *committer) commit(ctx context.Context, batch []*share, rows batchRows, ids *storage.IDs, n int) (unknown bool, err error) {
 	conn, err := c.connect(ctx)
 	if err != nil {
 		return false, err
 	}
 	won := make(map[storage.RoomNID]bool, len(batch))
 	b := &pgx.Batch{}
-	eb.Queue(b, func(room storage.RoomNID) { won[room] = true })
+	rows.Queue(b, func(room storage.RoomNID) { won[room] = true })
 	c.w.cfg.IDs.QueuePosition(b, ids)
 	c.w.cfg.IDs.QueueReserve(b, 2*n)
 	// A server that does not answer for so long is treated as one that went away.

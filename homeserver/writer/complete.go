@@ -32,6 +32,8 @@ type pending struct {
 	// follows are the extremities that it takes the place of; nil for all. It is an extremity itself unless aside.
 	follows []*record
 	aside   bool
+	// anew is set for an event that the room begins with, as far as this server knows it from now on.
+	anew bool
 	// gaps are the prev_events that are missing.
 	gaps []string
 	// upgrade is set for an event that is in the database as an outlier.
@@ -45,6 +47,9 @@ type pending struct {
 	target storage.UserNID
 	// stripped is the stripped state that goes with an invite or knock of a local user.
 	stripped []byte
+	// outOfBand is set for an event that has no place in the room; prevMembership is then that of the user before.
+	outOfBand      bool
+	prevMembership string
 	// reset says that changes holds more than the event itself.
 	reset bool
 }

@@ -61,8 +61,10 @@ type Created struct {
 type request struct {
 	drafts   []Draft
 	received *Received
-	creation *creation
-	deadline time.Time
+	// outOfBand is of ReceiveOutOfBand.
+	outOfBand *OutOfBand
+	creation  *creation
+	deadline  time.Time
 	// abandoned is set when the caller has stopped waiting. What is not built yet then need not be.
 	abandoned atomic.Bool
 	// retried is set when the request went back to the queue, so that its transaction ids are looked up first.

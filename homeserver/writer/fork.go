@@ -69,6 +69,14 @@ func (l *lane) placeFork(ctx context.Context, w *work, p *pending, r *Received) 
 	if err != nil {
 		return err
 	}
+	if r.Anew {
+		if p.anew, err = l.outside(ctx); err != nil {
+			return err
+		}
+	}
+	if p.anew {
+		w.extremities = nil
+	}
 	var before store.Root
 	if r.StateBefore != nil {
 		p.gaps = missing
@@ -82,6 +90,15 @@ func (l *lane) placeFork(ctx context.Context, w *work, p *pending, r *Received) 
 		return err
 	}
 	return f.place(ctx, w, p, before, prevs)
+}
+
+// outside reports whether nobody of this server is in the room.
+func (l *lane) outside(ctx context.Context) (bool, error) {
+	stats, err := storage.GetRoomStats(ctx, l.w.cfg.DB, []storage.RoomNID{l.room.NID})
+	if err != nil {
+		return false, err
+	}
+	return len(stats) == 0 || stats[0].LocalJoined == 0, nil
 }
 
 // prevs finds the prev_events of an event, those whose state is known; and which are missing.
@@ -440,6 +457,9 @@ func (f *fork) extend(ctx context.Context, w *work, p *pending, before store.Roo
 	current, err := f.after(ctx, append(ends, f.self))
 	if err != nil {
 		return err
+	}
+	if p.anew {
+		p.follows = nil
 	}
 	w.extremities = append(w.extremities, p.rec)
 	w.depth = 0

@@ -57,6 +57,15 @@ func receiveMethod() rpc.Method[receiveRequest, []Result] {
 	}
 }
 
+func outOfBandMethod() rpc.Method[outOfBandRequest, []Result] {
+	return rpc.Method[outOfBandRequest, []Result]{
+		Name: "fed_out_of_band", Args: func(r outOfBandRequest) []string { return []string{r.event.Event.RoomID()} },
+		Request: outOfBandCodec{}, Response: resultsCodec{},
+		// An event is written once, whoever brings it again.
+		Durable: true,
+	}
+}
+
 // register serves the methods by which other processes reach this writer. What arrives is written here, also if this
 // process believes that the room belongs to another: the two may have read different configurations, and sending it on
 // might go round in circles.
@@ -84,6 +93,13 @@ func (w *Writer) register(n *rpc.Node) {
 			return nil, toRPC(errNoWriter)
 		}
 		results, err := w.receiveHere(ctx, r.roomID, r.events)
+		return results, toRPC(err)
+	})
+	rpc.Register(n, outOfBandMethod(), func(ctx context.Context, r outOfBandRequest) ([]Result, error) {
+		if w.cfg.IDs == nil {
+			return nil, toRPC(errNoWriter)
+		}
+		results, err := w.do(ctx, r.event.Event.RoomID(), &request{outOfBand: &r.event})
 		return results, toRPC(err)
 	})
 }

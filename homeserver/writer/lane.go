@@ -62,6 +62,9 @@ type item struct {
 	err     error // the request is refused
 }
 
+// apart reports whether a request is written in a transaction of its own.
+func (it *item) apart() bool { return len(it.events) == 1 && it.events[0].outOfBand }
+
 // outcome is what a draft of the request became.
 type outcome struct {
 	rec       *record
@@ -162,9 +165,12 @@ func (l *lane) work(ctx context.Context, req *request, epoch int, loaded bool) (
 	}
 	it := &item{req: req}
 	var err error
-	if req.received != nil {
+	switch {
+	case req.received != nil:
 		err = l.receive(ctx, it)
-	} else {
+	case req.outOfBand != nil:
+		err = l.receiveOutOfBand(ctx, it)
+	default:
 		err = l.complete(ctx, it)
 	}
 	var refused *refusal
@@ -281,7 +287,7 @@ func (l *lane) take(events, bytes int) (items []*item, h head) {
 			events--
 			bytes -= len(p.rec.event.JSON())
 		}
-		if n > 0 && (events < 0 || bytes < 0) {
+		if n > 0 && (events < 0 || bytes < 0 || it.apart() || l.ready[0].apart()) {
 			break
 		}
 		n++

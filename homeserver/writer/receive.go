@@ -20,6 +20,10 @@ type Received struct {
 	// StateBefore are the ids of the events that make up the state before the event, for an event whose prev_events are
 	// not all here. They must be stored, as outliers at least. Nil has the state follow from the prev_events.
 	StateBefore []string
+	// Anew is set for the join of a user of this server by which the server enters the room: the room begins with it, as
+	// far as this server can tell, and what it knew of an earlier stay is no end of the room any more. Where somebody else
+	// has entered in the meantime it is placed like any other event.
+	Anew bool
 }
 
 // MissingEventsError says which events have to be stored before an event can be received.
