@@ -15,6 +15,7 @@ import (
 	"github.com/weft-im/weft/homeserver/config"
 	"github.com/weft-im/weft/homeserver/event"
 	"github.com/weft-im/weft/homeserver/lease"
+	"github.com/weft-im/weft/homeserver/push"
 	"github.com/weft-im/weft/homeserver/ratelimit"
 	"github.com/weft-im/weft/homeserver/receipts"
 	"github.com/weft-im/weft/homeserver/room"
@@ -63,6 +64,7 @@ type Core struct {
 	Writer      *writer.Writer
 	Accounts    *account.Service
 	AccountData *accountdata.Service
+	Push        *push.Service
 	Receipts    *receipts.Service
 	Typing      *typing.Service
 	Rooms       *room.Service
@@ -245,6 +247,7 @@ func (c *Core) openWriter(ctx context.Context, from replication.Position) error 
 
 // openEdgeStreams makes the services of what surrounds events: account data, receipts, typing.
 func (c *Core) openEdgeStreams(ctx context.Context, starts map[string]replication.Position) error {
+	c.Push = push.New()
 	accountIDs, err := c.streamIDs(ctx, streams.AccountData().Info(), accountdata.MaxIDSQL)
 	if err != nil {
 		return err

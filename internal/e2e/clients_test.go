@@ -19,8 +19,6 @@ import (
 // Two people, one at matrix-js-sdk and one at mautrix-go, are served by different workers behind the router
 // and have a whole conversation.
 func TestConversationBetweenWorkers(t *testing.T) {
-	// The SDK asks for the push rules before its first sync and waits until it has them.
-	t.Skip("matrix-js-sdk needs /pushrules, which is not served yet")
 	t.Parallel()
 	baseURL, _ := startCluster(t, cluster.Default())
 	alice := startJSAgent(t, baseURL)

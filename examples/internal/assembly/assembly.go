@@ -39,6 +39,7 @@ func Groups(c *homeserver.Core) []homeserver.Group {
 		clientapi.AdminRegister(c.Accounts),
 		clientapi.AdminAccounts(c.Accounts),
 		clientapi.AccountData(c.AccountData),
+		clientapi.PushRules(c.Push),
 		clientapi.Rooms(c.Rooms),
 		clientapi.RoomDirectory(c.Rooms),
 		clientapi.UserRooms(c.Rooms),

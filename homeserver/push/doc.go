@@ -1,0 +1,11 @@
+// Package push decides who is notified of which event: it keeps the push rules of this server's users, evaluates them as
+// events are written, and counts what is unread.
+//
+// # Rules
+//
+// A user's rules are the server's defaults (Defaults) with the user's own in front of them. Only what a user has changed
+// is stored, one row a user, and travels on the push_rules stream, which has one writer; any other process hands changes
+// on to it.
+//
+// Spec: client-server API, "Push Notifications" (v1.19).
+package push
