@@ -150,7 +150,7 @@ func (c *Core) openKeys() error {
 // it: the store first, then who reads through the store.
 func (c *Core) openServices(ctx context.Context, federate Federate) error {
 	cfg := c.Config
-	starts, err := streamStarts(ctx, c.DB, []string{"events", "caches", "account_data", "receipts"})
+	starts, err := streamStarts(ctx, c.DB, []string{"events", "caches", "account_data", "push_rules", "receipts"})
 	if err != nil {
 		return err
 	}
@@ -185,7 +185,7 @@ func (c *Core) openServices(ctx context.Context, federate Federate) error {
 	}
 	c.Rooms, err = room.New(room.Config{
 		ServerName: cfg.ServerName, DB: c.DB, Store: c.Store, Writer: c.Writer, WriterIDs: c.WriterIDs, Profiles: c.Accounts,
-		Follower: eventFollower{c.Replication}, Personal: c.AccountData, DefaultVersion: cfg.DefaultRoomVersion,
+		Follower: eventFollower{c.Replication}, Personal: personal{c.AccountData, c.Push}, DefaultVersion: cfg.DefaultRoomVersion,
 		Limits: c.Limits, Remote: remotes.Rooms, RemoteDirectory: remotes.Directory, Log: c.Log,
 	})
 	if err != nil {
@@ -193,11 +193,13 @@ func (c *Core) openServices(ctx context.Context, federate Federate) error {
 	}
 	c.Sync, err = sync.New(sync.Config{
 		DB: c.DB, Store: c.Store, Replication: c.Replication, WriterIDs: c.WriterIDs,
-		OnlyWriter: c.onlyWriter(), MaxTimelineLimit: cfg.FilterTimelineLimit, Log: c.Log,
+		OnlyWriter: c.onlyWriter(), MaxTimelineLimit: cfg.FilterTimelineLimit,
+		PushRules: push.ForSync{Service: c.Push}, Log: c.Log,
 	})
 	if err != nil {
 		return err
 	}
+	c.pushToSync()
 	c.components = []Component{c.claim, named{"replication", c.Replication}, named{"event_writer", c.Writer}, named{"accounts", c.Accounts}, named{"typing", c.Typing}}
 	roomWorker, err := account.NewRoomWorker(account.RoomWorkerConfig{Accounts: c.Accounts, Rooms: c.Rooms, Writer: c.Writer, Log: c.Log})
 	if err != nil {
@@ -247,13 +249,16 @@ func (c *Core) openWriter(ctx context.Context, from replication.Position) error 
 
 // openEdgeStreams makes the services of what surrounds events: account data, receipts, typing.
 func (c *Core) openEdgeStreams(ctx context.Context, starts map[string]replication.Position) error {
-	c.Push = push.New()
+	if err := c.openPush(ctx, starts["push_rules"]); err != nil {
+		return err
+	}
 	accountIDs, err := c.streamIDs(ctx, streams.AccountData().Info(), accountdata.MaxIDSQL)
 	if err != nil {
 		return err
 	}
 	c.AccountData, err = accountdata.New(accountdata.Config{
-		DB: c.DB, Client: c.Replication, Writers: c.Writers, RPC: c.RPC, IDs: accountIDs, From: starts["account_data"], Log: c.Log,
+		DB: c.DB, Client: c.Replication, Writers: c.Writers, RPC: c.RPC, IDs: accountIDs, From: starts["account_data"],
+		PushRules: c.Push, Log: c.Log,
 	})
 	if err != nil {
 		return err

@@ -18,3 +18,6 @@ type condition struct {
 	Is      string  `json:"is,omitempty"`
 	Value   any     `json:"value,omitzero"`
 }
+
+// keyRoomID is the property that tells the rooms of rules apart.
+const keyRoomID = "room_id"

@@ -1,5 +1,4 @@
-// Package push decides who is notified of which event: it keeps the push rules of this server's users, evaluates them as
-// events are written, and counts what is unread.
+// Package push keeps the push rules of this server's users, which say what they want to be notified of.
 //
 // # Rules
 //

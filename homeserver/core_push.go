@@ -1,0 +1,50 @@
+package homeserver
+
+import (
+	"context"
+	"errors"
+
+	"github.com/weft-im/weft/homeserver/accountdata"
+	"github.com/weft-im/weft/homeserver/push"
+	"github.com/weft-im/weft/homeserver/streams"
+	"github.com/weft-im/weft/replication"
+)
+
+// openPush makes the service of push rules.
+func (c *Core) openPush(ctx context.Context, from replication.Position) error {
+	ids, err := c.streamIDs(ctx, streams.PushRules().Info(), push.MaxIDSQL)
+	if err != nil {
+		return err
+	}
+	c.Push, err = push.New(push.Config{
+		DB: c.DB, Store: c.Store, Client: c.Replication, Writers: c.Writers, RPC: c.RPC, IDs: ids, From: from,
+	})
+	return err
+}
+
+// pushToSync has changed rules wake the /sync requests of their users.
+func (c *Core) pushToSync() {
+	c.Push.Handle(func(_ context.Context, u replication.Update[streams.PushRulesRow]) {
+		users := make([]string, len(u.Rows))
+		for i, r := range u.Rows {
+			users[i] = r.Value.UserID
+		}
+		if err := c.Sync.Advance("push_rules", u.Writer, u.Token, users); err != nil {
+			c.Log.Error().Err(err).Msg("Push rules could not be announced to /sync")
+		}
+	})
+}
+
+// personal carries a user's settings for a room over to the one that replaces it.
+type personal struct {
+	accountData *accountdata.Service
+	push        *push.Service
+}
+
+// CopyRoomSettings implements room.Personal.
+func (p personal) CopyRoomSettings(ctx context.Context, userID, fromRoomID, toRoomID string) error {
+	return errors.Join(
+		p.accountData.CopyRoomSettings(ctx, userID, fromRoomID, toRoomID),
+		p.push.CopyRoomSettings(ctx, userID, fromRoomID, toRoomID),
+	)
+}
