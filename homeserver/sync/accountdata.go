@@ -126,6 +126,10 @@ func (b *builder) pushRules(ctx context.Context) error {
 }
 
 func (b *builder) rangeOf(st token.Stream) Range {
+	if b.q.initial {
+		// Not the snapshot's: that has the epoch of now, which no zero Position has.
+		return Range{Now: b.snap.now.Get(st)}
+	}
 	return Range{Since: b.snap.since.Get(st), Now: b.snap.now.Get(st)}
 }
 
