@@ -48,9 +48,8 @@ func openDatabase(ctx context.Context, cfg *config.Config, log zerolog.Logger, r
 	if d.DB, err = storage.Open(ctx, sc); err != nil {
 		return d, fmt.Errorf("database.args: %w", err)
 	}
-	d.DB.WaitReady(ctx, report)
-	if err := ctx.Err(); err != nil {
-		return d, fmt.Errorf("wait for the database: %w", err)
+	if err := d.DB.WaitReady(ctx, report); err != nil {
+		return d, fmt.Errorf("database.args: %w", err)
 	}
 	if cfg.IsWorker() {
 		return d, storage.WaitSchema(ctx, d.DB, report)
