@@ -159,6 +159,7 @@ func TestLines(t *testing.T) {
 		ctx, cancel := context.WithCancel(context.Background())
 		done := make(chan error, 1)
 		go func() { done <- ear.Subscribe(ctx, []string{server, server + "/events"}, r) }()
+		synctest.Wait() // it hears all from the start
 		startAll(t, w)
 		w.write(t, db, 1)
 		synctest.Wait()
