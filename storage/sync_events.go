@@ -211,24 +211,39 @@ func SyncMemberChanges(ctx context.Context, q Querier, member StateKeyNID, b Syn
 	return out, nil
 }
 
-// By events_member, backwards: the memberships of one user in the rooms, most of the time one each.
-const syncMembersBeforeSQL = `
-SELECT w.room_nid, t.event_nid
-FROM unnest($2::bigint[], $3::bigint[]) AS w(room_nid, before)
-CROSS JOIN LATERAL (
-    SELECT e.event_nid FROM events e
-    WHERE e.type = 'm.room.member' AND e.state_key_nid = $1 AND e.room_nid = w.room_nid AND e.event_nid < w.before AND e.flags & 6 = 0
-    ORDER BY e.event_nid DESC LIMIT 1
-) t`
+// MemberPlace is a place in a room's events before which a user's membership is asked for.
+type MemberPlace struct {
+	RoomNID RoomNID
+	// StateKeyNID is the number of m.room.member and the user.
+	StateKeyNID StateKeyNID
+	// Before is the event at the place.
+	Before EventNID
+}
 
-// SyncMembersBefore returns for each room the last m.room.member event of one user before an event of that room, where
-// there is one.
-func SyncMembersBefore(ctx context.Context, q Querier, member StateKeyNID, rooms []RoomNID, before []EventNID) ([]SyncEvent, error) {
-	rows, err := q.Query(ctx, syncMembersBeforeSQL, int64(member), int64s(rooms), int64s(before))
+// By events_member, backwards: most of the time one row a place.
+const membersBeforeSQL = `
+SELECT coalesce(t.event_nid, 0)
+FROM unnest($1::bigint[], $2::bigint[], $3::bigint[]) WITH ORDINALITY AS w(room_nid, state_key_nid, before, n)
+LEFT JOIN LATERAL (
+    SELECT e.event_nid FROM events e
+    WHERE e.type = 'm.room.member' AND e.state_key_nid = w.state_key_nid AND e.room_nid = w.room_nid AND e.event_nid < w.before
+        AND e.flags & 6 = 0
+    ORDER BY e.event_nid DESC LIMIT 1
+) t ON true
+ORDER BY w.n`
+
+// MembersBefore returns for each place the last m.room.member event of the user before it, outliers included, 0 where there
+// is none.
+func MembersBefore(ctx context.Context, q Querier, places []MemberPlace) ([]EventNID, error) {
+	rooms, keys, before := make([]int64, len(places)), make([]int64, len(places)), make([]int64, len(places))
+	for i, p := range places {
+		rooms[i], keys[i], before[i] = int64(p.RoomNID), int64(p.StateKeyNID), int64(p.Before)
+	}
+	rows, err := q.Query(ctx, membersBeforeSQL, rooms, keys, before)
 	if err != nil {
 		return nil, fmt.Errorf("get memberships before: %w", TranslateError(err))
 	}
-	out, err := pgx.CollectRows(rows, scanSyncEvent)
+	out, err := pgx.CollectRows(rows, pgx.RowTo[EventNID])
 	if err != nil {
 		return nil, fmt.Errorf("get memberships before: %w", TranslateError(err))
 	}

@@ -12,9 +12,9 @@ import (
 )
 
 // EventRows is the replication.Source of the events stream: it reads rows from the database for followers that missed
-// them. Two things the database does not keep: PrevMembership is empty, and state events that are Current now may not
-// have been then, nor the reverse; a state event that is not current any more has StateReset set, so that its followers
-// look for themselves.
+// them. Two things the database does not keep: PrevMembership is that of the user's m.room.member event before by number, and
+// state events that are Current now may not have been then, nor the reverse; a state event that is not current any more has
+// StateReset set, so that its followers look for themselves.
 func (s *Store) EventRows(ctx context.Context, writer string, after, upTo int64, limit int) ([]replication.Row[*streams.EventRow], int64, error) {
 	nid, err := s.writers.Intern(ctx, s.db, writer)
 	if err != nil {
@@ -42,11 +42,13 @@ func (s *Store) rows(ctx context.Context, events []*Event) ([]replication.Row[*s
 	var members []string
 	var pieces []storage.CurrentState
 	var redactions []storage.EventNID
+	var places []storage.MemberPlace
 	for i, e := range events {
 		roomNIDs[i] = e.RoomNID
 		sk, isState := e.StateKey()
 		if isState && e.Type() == event.TypeMember {
 			members = append(members, sk)
+			places = append(places, storage.MemberPlace{RoomNID: e.RoomNID, StateKeyNID: e.StateKeyNID, Before: e.NID})
 		}
 		if isState && e.Flags == 0 {
 			pieces = append(pieces, storage.CurrentState{RoomNID: e.RoomNID, StateKeyNID: e.StateKeyNID})
@@ -60,6 +62,10 @@ func (s *Store) rows(ctx context.Context, events []*Event) ([]replication.Row[*s
 		return nil, err
 	}
 	users, err := s.UserNIDs(ctx, members)
+	if err != nil {
+		return nil, err
+	}
+	before, err := s.membersBefore(ctx, places)
 	if err != nil {
 		return nil, err
 	}
@@ -96,6 +102,10 @@ func (s *Store) rows(ctx context.Context, events []*Event) ([]replication.Row[*s
 			row.StateReset = !row.Current && e.Flags == 0
 			if e.Type() == event.TypeMember {
 				row.TargetNID, users = int64(users[0]), users[1:]
+				if before[0] != nil {
+					row.PrevMembership = before[0].Membership()
+				}
+				before = before[1:]
 			}
 		}
 		// A redacted event is read anew by whoever needs it with its redaction.
@@ -105,6 +115,18 @@ func (s *Store) rows(ctx context.Context, events []*Event) ([]replication.Row[*s
 		rows[i] = replication.Row[*streams.EventRow]{Token: int64(e.NID), Value: row}
 	}
 	return rows, nil
+}
+
+// membersBefore returns the m.room.member event before each place, nil where there is none.
+func (s *Store) membersBefore(ctx context.Context, places []storage.MemberPlace) ([]*Event, error) {
+	if len(places) == 0 {
+		return nil, nil
+	}
+	nids, err := storage.MembersBefore(ctx, s.db, places)
+	if err != nil {
+		return nil, err
+	}
+	return s.Events(ctx, nids)
 }
 
 // FirstNID is below the numbers of all events, for queries that include history.

@@ -26,7 +26,7 @@ type EventRow struct {
 	// StateKey is nil if it is no state event.
 	StateKey *string
 	// Membership is content.membership of an m.room.member event. PrevMembership is that of the event it replaces in the
-	// room's current state, "" if there is none, or where the row was read from the database after a gap.
+	// room's current state, or comes before it where the row was read from the database after a gap; "" if there is none.
 	Membership, PrevMembership string
 	// Redacts is the event redacted by an m.room.redaction that is to be applied.
 	Redacts string

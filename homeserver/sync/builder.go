@@ -1,6 +1,7 @@
 package sync
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -303,6 +304,8 @@ func (b *builder) planGone(c *change) {
 // changes returns what happened to the user's place in rooms, one change a room, in the order of the last events.
 func (b *builder) changes(ctx context.Context) ([]*change, error) {
 	if b.snap.tailed {
+		// They come in order of arrival, in which those of two writers may be swapped.
+		slices.SortFunc(b.snap.own, func(x, y *entry) int { return cmp.Compare(x.nid, y.nid) })
 		byRoom := map[string]*change{}
 		for _, e := range b.snap.own {
 			c := byRoom[e.row.RoomID]
@@ -322,32 +325,28 @@ func (b *builder) changes(ctx context.Context) ([]*change, error) {
 	if err != nil || len(rows) == 0 {
 		return nil, err
 	}
-	var rooms []storage.RoomNID
-	var firsts []storage.EventNID
+	var firsts []storage.MemberPlace
 	seen := map[storage.RoomNID]bool{}
 	nids := make([]storage.EventNID, 0, 2*len(rows))
 	for _, r := range rows {
 		nids = append(nids, r.EventNID)
 		if !seen[r.RoomNID] {
 			seen[r.RoomNID] = true
-			rooms, firsts = append(rooms, r.RoomNID), append(firsts, r.EventNID)
+			firsts = append(firsts, storage.MemberPlace{RoomNID: r.RoomNID, StateKeyNID: keys[0], Before: r.EventNID})
 		}
 	}
-	before, err := storage.SyncMembersBefore(ctx, b.s.cfg.DB, keys[0], rooms, firsts)
+	before, err := storage.MembersBefore(ctx, b.s.cfg.DB, firsts)
 	if err != nil {
 		return nil, err
 	}
-	for _, r := range before {
-		nids = append(nids, r.EventNID)
-	}
-	events, err := b.s.cfg.Store.Events(ctx, nids)
+	events, err := b.s.cfg.Store.Events(ctx, append(nids, before...))
 	if err != nil {
 		return nil, err
 	}
 	byNID := map[storage.RoomNID]*change{}
-	for i, r := range before {
+	for i, p := range firsts {
 		if e := events[len(rows)+i]; e != nil {
-			byNID[r.RoomNID] = &change{roomID: e.RoomID(), nid: r.RoomNID, before: storage.MembershipOf(e.Membership())}
+			byNID[p.RoomNID] = &change{roomID: e.RoomID(), nid: p.RoomNID, before: storage.MembershipOf(e.Membership())}
 		}
 	}
 	byRoom := map[string]*change{}

@@ -100,11 +100,24 @@ func (v *view) find(roomID string) (viewRoom, bool) {
 	return v.rooms[i], true
 }
 
+// showsRoom reports whether a view holds the rooms in which a user has this membership.
+func showsRoom(m storage.Membership) bool {
+	return m == storage.MembershipJoin || m == storage.MembershipInvite || m == storage.MembershipKnock
+}
+
 // member takes a row that changes the user's place in a room. The hub's lock is held.
+//
+// Rows of two writers arrive in any order. Where a row that puts the user into a room comes after rows with higher numbers,
+// one of these may have been how the user left, of which the view keeps nothing: only the database knows.
 func (v *view) member(h *hub, r *room, e *entry) {
+	m := storage.MembershipOf(e.row.Membership)
+	if showsRoom(m) && h.pos[token.Events].Max() > e.nid {
+		h.drop(v)
+		return
+	}
 	select {
 	case <-v.loaded:
-		v.apply(h, r, e.nid, storage.MembershipOf(e.row.Membership))
+		v.apply(h, r, e.nid, m)
 	default:
 		v.early = append(v.early, earlyRow{r, e})
 	}
@@ -116,19 +129,15 @@ func (v *view) apply(h *hub, r *room, nid int64, m storage.Membership) {
 	if ok && v.rooms[i].nid >= nid {
 		return
 	}
-	switch m {
-	case storage.MembershipJoin, storage.MembershipInvite, storage.MembershipKnock:
-		vr := viewRoom{room: r, membership: m, nid: nid}
-		if ok {
-			v.rooms = slices.Clone(v.rooms)
-			v.rooms[i] = vr
-		} else {
-			v.rooms = slices.Insert(slices.Clip(v.rooms), i, vr)
-		}
-	default:
-		if ok {
-			v.rooms = slices.Delete(slices.Clone(v.rooms), i, i+1)
-		}
+	vr := viewRoom{room: r, membership: m, nid: nid}
+	switch {
+	case showsRoom(m) && ok:
+		v.rooms = slices.Clone(v.rooms)
+		v.rooms[i] = vr
+	case showsRoom(m):
+		v.rooms = slices.Insert(slices.Clip(v.rooms), i, vr)
+	case ok:
+		v.rooms = slices.Delete(slices.Clone(v.rooms), i, i+1)
 	}
 	if m == storage.MembershipJoin {
 		r.views[v] = struct{}{}
