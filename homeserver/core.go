@@ -15,6 +15,7 @@ import (
 	"github.com/weft-im/weft/homeserver/config"
 	"github.com/weft-im/weft/homeserver/event"
 	"github.com/weft-im/weft/homeserver/lease"
+	"github.com/weft-im/weft/homeserver/presence"
 	"github.com/weft-im/weft/homeserver/push"
 	"github.com/weft-im/weft/homeserver/ratelimit"
 	"github.com/weft-im/weft/homeserver/receipts"
@@ -67,8 +68,10 @@ type Core struct {
 	Push        *push.Service
 	Receipts    *receipts.Service
 	Typing      *typing.Service
-	Rooms       *room.Service
-	Sync        *sync.Service
+	// Presence is nil where presence is switched off.
+	Presence *presence.Service
+	Rooms    *room.Service
+	Sync     *sync.Service
 
 	components []Component
 	database   *database
@@ -191,16 +194,20 @@ func (c *Core) openServices(ctx context.Context, federate Federate) error {
 	if err != nil {
 		return err
 	}
+	if err := c.openPresence(); err != nil {
+		return err
+	}
 	c.Sync, err = sync.New(sync.Config{
 		DB: c.DB, Store: c.Store, Replication: c.Replication, WriterIDs: c.WriterIDs,
 		OnlyWriter: c.onlyWriter(), MaxTimelineLimit: cfg.FilterTimelineLimit,
-		PushRules: push.ForSync{Service: c.Push}, Log: c.Log,
+		PushRules: push.ForSync{Service: c.Push}, Presence: c.presenceForSync(), Log: c.Log,
 	})
 	if err != nil {
 		return err
 	}
 	c.pushToSync()
 	c.components = []Component{c.claim, named{"replication", c.Replication}, named{"event_writer", c.Writer}, named{"accounts", c.Accounts}, named{"typing", c.Typing}}
+	c.addPresence()
 	roomWorker, err := account.NewRoomWorker(account.RoomWorkerConfig{Accounts: c.Accounts, Rooms: c.Rooms, Writer: c.Writer, Log: c.Log})
 	if err != nil {
 		return err

@@ -281,6 +281,31 @@ func (h *hub) advance(st token.Stream, writer string, id int64, users []string) 
 	}
 }
 
+// wakeIn wakes everybody who is joined to one of the rooms.
+func (h *hub) wakeIn(rooms []string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, id := range rooms {
+		if r := h.rooms[id]; r != nil {
+			for v := range r.views {
+				v.wake()
+			}
+		}
+	}
+}
+
+// waiting reports whether a request waits.
+func (h *hub) waiting() bool {
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	for _, v := range h.views {
+		if v.waiters > 0 {
+			return true
+		}
+	}
+	return false
+}
+
 func (h *hub) wakeAll() {
 	for _, v := range h.views {
 		v.wake()

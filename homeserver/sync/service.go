@@ -118,3 +118,16 @@ func (s *Service) Advance(stream, writer string, id int64, users []string) error
 	s.hub.advance(st, writer, id, users)
 	return nil
 }
+
+// AdvanceIn is Advance for a stream whose rows concern whoever is in some rooms: the waiting requests of the users given,
+// and of everybody joined to one of the rooms, look again.
+func (s *Service) AdvanceIn(stream, writer string, id int64, users, rooms []string) error {
+	if err := s.Advance(stream, writer, id, users); err != nil {
+		return err
+	}
+	s.hub.wakeIn(rooms)
+	return nil
+}
+
+// Waiting reports whether any request waits here, so that it is worth finding out whom a row concerns.
+func (s *Service) Waiting() bool { return s.hub.waiting() }

@@ -46,6 +46,7 @@ func Groups(c *homeserver.Core) []homeserver.Group {
 		clientapi.Search(c.Rooms),
 		clientapi.Receipts(c.Receipts),
 		clientapi.Typing(c.Typing),
+		clientapi.Presence(c.Presence),
 		clientapi.Sync(c.Sync),
 		clientapi.Events(c.Sync, c.Rooms),
 	}
