@@ -20,10 +20,12 @@ run:
 	@go build -o $(BIN)/ ./examples/...
 	@exec $(BIN)/cluster
 
+# mautrix's own authorisation and events need jsonv2: those tests compare ours with it.
 test:
 	@build/ensure postgresql redis node
 	go vet ./...
 	go test -timeout 20m ./...
+	GOEXPERIMENT=jsonv2 go test -run Mautrix ./homeserver/event
 	go test -race -timeout 20m $(CONCURRENT)
 
 lint: $(BIN)/golangci-lint-$(GOLANGCI_LINT_VERSION)

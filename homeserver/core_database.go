@@ -48,7 +48,7 @@ func openDatabase(ctx context.Context, cfg *config.Config, log zerolog.Logger, r
 	if d.DB, err = storage.Open(ctx, sc); err != nil {
 		return d, fmt.Errorf("database.args: %w", err)
 	}
-	if err := d.DB.WaitReady(ctx, report); err != nil {
+	if err := d.WaitReady(ctx, report); err != nil {
 		return d, fmt.Errorf("database.args: %w", err)
 	}
 	if cfg.IsWorker() {

@@ -55,7 +55,7 @@ func claimInstance(ctx context.Context, db *storage.DB, name string, log zerolog
 
 // take makes one attempt on a new connection.
 func (c *instanceClaim) take(ctx context.Context) error {
-	conn, err := pgx.ConnectConfig(ctx, c.db.Pool.Config().ConnConfig.Copy())
+	conn, err := pgx.ConnectConfig(ctx, c.db.Config().ConnConfig.Copy())
 	if err != nil {
 		return fmt.Errorf("connect to claim the name: %w", err)
 	}
@@ -114,6 +114,8 @@ func (c *instanceClaim) close() {
 }
 
 // closeConn closes a connection in bounded time, also when the caller's context has ended.
+//
+//nolint:contextcheck // see above
 func closeConn(conn *pgx.Conn) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()

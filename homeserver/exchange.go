@@ -312,7 +312,7 @@ func (x *exchange) fail(ctx context.Context, log *zerolog.Logger, err error) {
 // finish recovers from a panic, then counts and logs the request.
 func (x *exchange) finish(ctx context.Context, log *zerolog.Logger) {
 	p := recover()
-	if p != nil && p != http.ErrAbortHandler {
+	if p != nil && p != http.ErrAbortHandler { //nolint:errorlint // net/http compares so too
 		err := fmt.Errorf("panic: %v", p)
 		if asErr, ok := p.(error); ok {
 			err = fmt.Errorf("panic: %w", asErr)

@@ -64,7 +64,7 @@ func (l *listener) open(ctx, base context.Context, certs *certificates, failed c
 		ReadHeaderTimeout: readHeaderTimeout,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeaderBytes,
-		ErrorLog:          stdlog.New(debugWriter{l.log}, "", 0),
+		ErrorLog:          stdlog.New(debugWriter{l.log}, "", 0), //nolint:forbidigo // what net/http takes
 		Protocols:         new(http.Protocols),
 	}
 	srv.Protocols.SetHTTP1(true)

@@ -293,7 +293,7 @@ func (c *Client) ask() {
 	if c.cfg.Bus == nil || now-last < int64(patience) || !c.askedAt.CompareAndSwap(last, now) {
 		return
 	}
-	c.enqueue(wire.Replicate{})
+	_ = c.enqueue(wire.Replicate{}) // a constant, which has a wire form
 }
 
 // subscriber is what the bus calls.
@@ -316,7 +316,7 @@ func (s *subscriber) Connected() {
 	c := s.c
 	c.connected.Store(true)
 	c.askedAt.Store(time.Now().UnixNano())
-	c.enqueue(wire.Replicate{})
+	_ = c.enqueue(wire.Replicate{}) // a constant, which has a wire form
 	for _, n := range s.nodes {
 		n.reset()
 		n.repeat()

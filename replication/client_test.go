@@ -413,8 +413,8 @@ func TestIdleWriters(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		w, f := pair(t, net, db, processConfig{})
-		f = newProcess(t, "f", net.Bus("f"), processConfig{noPub: true, client: replication.Config{Writers: writers}, follow: replication.FollowConfig[string]{Source: db.source}})
+		w, _ := pair(t, net, db, processConfig{})
+		f := newProcess(t, "f", net.Bus("f"), processConfig{noPub: true, client: replication.Config{Writers: writers}, follow: replication.FollowConfig[string]{Source: db.source}})
 		idle := newProcess(t, "idle", net.Bus("idle"), processConfig{noFol: true, publish: replication.PublisherConfig{OnForeignPosition: db.foreign("idle")}})
 		if !f.fol.Position().IsZero() {
 			t.Errorf("position is %v before anything was heard", f.fol.Position())

@@ -92,7 +92,7 @@ func (w worker) start(ctx context.Context, stdout io.Writer) error {
 	case <-ready:
 		return say(stdout, "%s: started (pid %d)\n", w.name, cmd.Process.Pid)
 	case err := <-ended:
-		return fmt.Errorf("%s: ended before it was ready (%v); see %s", w.name, err, logPath)
+		return fmt.Errorf("%s: ended before it was ready; see %s: %w", w.name, logPath, err)
 	case <-timeout.C:
 		return fmt.Errorf("%s: process %d is not ready yet; see %s and its /ready", w.name, cmd.Process.Pid, logPath)
 	case <-ctx.Done():

@@ -136,6 +136,9 @@ func (b *backends) died() <-chan error {
 	return out
 }
 
+// stop ends the servers in bounded time, also when the caller's context has ended.
+//
+//nolint:contextcheck // see above
 func (b *backends) stop() error {
 	var errs []error
 	if b.redis != nil {

@@ -233,7 +233,7 @@ func terminate(p *os.Process, exited <-chan error) error {
 		return err
 	case <-time.After(stopTimeout):
 		_ = p.Kill()
-		<-exited
+		<-exited //nolint:errcheck // it was killed
 		return fmt.Errorf("did not stop within %s and was killed", stopTimeout)
 	}
 }

@@ -54,15 +54,12 @@ func (c *Config) problems() []error {
 
 func (k *checks) server() {
 	c := k.c
-	switch {
-	case c.ServerName == "":
+	if c.ServerName == "" {
 		k.fail("server_name", "is required")
-	default:
-		if err := id.ValidateServerName(c.ServerName); err != nil {
-			k.fail("server_name", "%v", err)
-		} else if len(c.ServerName) > 230 {
-			k.fail("server_name", "must have at most 230 characters, so that user ids fit")
-		}
+	} else if err := id.ValidateServerName(c.ServerName); err != nil {
+		k.fail("server_name", "%v", err)
+	} else if len(c.ServerName) > 230 {
+		k.fail("server_name", "must have at most 230 characters, so that user ids fit")
 	}
 	if c.PublicBaseURL != "" {
 		if u, err := url.Parse(c.PublicBaseURL); err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" {

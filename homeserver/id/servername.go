@@ -24,7 +24,8 @@ func ParseServerName(s string) (ServerName, error) {
 		return ServerName{}, invalid(what, "is empty")
 	}
 	var n ServerName
-	host, port, hasPort := s, "", false
+	var host, port string
+	hasPort := false
 	if s[0] == '[' {
 		end := strings.IndexByte(s, ']')
 		if end < 0 {

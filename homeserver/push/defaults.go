@@ -84,6 +84,7 @@ func actNotify() []json.RawMessage            { return raw(jsonNotify) }
 func actHighlight() []json.RawMessage         { return raw(jsonNotify, jsonHighlight) }
 func actSound(sound string) []json.RawMessage { return raw(jsonNotify, jsonSound(sound)) }
 func actMention() []json.RawMessage           { return raw(jsonNotify, jsonSound("default"), jsonHighlight) }
+
 func conditions(c ...condition) []json.RawMessage {
 	out := make([]json.RawMessage, len(c))
 	for i := range c {

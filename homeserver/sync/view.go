@@ -91,15 +91,6 @@ func compareRooms(vr viewRoom, id string) int {
 	return 0
 }
 
-// find returns the user's place in a room.
-func (v *view) find(roomID string) (viewRoom, bool) {
-	i, ok := slices.BinarySearchFunc(v.rooms, roomID, compareRooms)
-	if !ok {
-		return viewRoom{}, false
-	}
-	return v.rooms[i], true
-}
-
 // showsRoom reports whether a view holds the rooms in which a user has this membership.
 func showsRoom(m storage.Membership) bool {
 	return m == storage.MembershipJoin || m == storage.MembershipInvite || m == storage.MembershipKnock

@@ -1,6 +1,7 @@
 package sync
 
 import (
+	"slices"
 	"testing"
 
 	"github.com/rs/zerolog"
@@ -55,7 +56,7 @@ func TestMemberRowsOfTwoWriters(t *testing.T) {
 			if v.dropped != tc.dropped {
 				t.Fatalf("dropped is %v, want %v", v.dropped, tc.dropped)
 			}
-			if _, in := v.find("!r:a.test"); in != tc.in {
+			if _, in := slices.BinarySearchFunc(v.rooms, "!r:a.test", compareRooms); in != tc.in {
 				t.Errorf("in the room is %v, want %v", in, tc.in)
 			}
 		})

@@ -322,6 +322,9 @@ func (c *committer) connect(ctx context.Context) (*pgx.Conn, error) {
 	return c.conn, nil
 }
 
+// hangUp closes the connection.
+//
+//nolint:contextcheck // also when the caller's context has ended
 func (c *committer) hangUp() {
 	if c.conn == nil {
 		return

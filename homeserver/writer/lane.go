@@ -69,7 +69,6 @@ func (it *item) apart() bool { return len(it.events) == 1 && it.events[0].outOfB
 type outcome struct {
 	rec       *record
 	duplicate bool
-	softFail  bool
 }
 
 // txnKey names a request of a device.

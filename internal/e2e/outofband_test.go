@@ -42,15 +42,14 @@ func TestInviteOfAnotherServerInSync(t *testing.T) {
 		return e
 	}
 	since := map[string]string{}
-	sync := func(process string) (rooms struct {
+	type roomChanges struct {
 		Invite, Leave map[string]json.RawMessage
-	}) {
+	}
+	sync := func(process string) roomChanges {
 		t.Helper()
 		var out struct {
-			NextBatch string `json:"next_batch"`
-			Rooms     struct {
-				Invite, Leave map[string]json.RawMessage
-			} `json:"rooms"`
+			NextBatch string      `json:"next_batch"`
+			Rooms     roomChanges `json:"rooms"`
 		}
 		path := "/_matrix/client/v3/sync"
 		if token := since[process]; token != "" {
@@ -58,8 +57,7 @@ func TestInviteOfAnotherServerInSync(t *testing.T) {
 		}
 		c.Process(process).Call(t, "GET", path, user.Token, nil, &out)
 		since[process] = out.NextBatch
-		rooms.Invite, rooms.Leave = out.Rooms.Invite, out.Rooms.Leave
-		return rooms
+		return out.Rooms
 	}
 	for _, p := range c.Names() {
 		sync(p)

@@ -138,7 +138,7 @@ func TestOwnInstance(t *testing.T) {
 	n := node(t, rpc.Config{})
 	own := errors.New("as it is")
 	rpc.Register(n, pairMethod, func(_ context.Context, p pair) (pair, error) { return p, own })
-	if _, err := rpc.Call(testContext(t), n, "master", pairMethod, pair{}); err != own {
+	if _, err := rpc.Call(testContext(t), n, "master", pairMethod, pair{}); err != own { //nolint:errorlint // the very value, not one wrapped
 		t.Errorf("got error %v, want the function's own", err)
 	}
 	if _, err := rpc.Call(testContext(t), n, "master", echoMethod, nil); !errors.Is(err, rpc.ErrNoMethod) {

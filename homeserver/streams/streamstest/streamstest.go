@@ -130,8 +130,8 @@ func (c *Cluster) Start(tb testing.TB) {
 		}
 		srv := &http.Server{Handler: p.RPC.Handler()}
 		rpc.ConfigureServer(srv)
-		tb.Cleanup(func() { srv.Close() })
-		go srv.Serve(l)
+		tb.Cleanup(func() { _ = srv.Close() })
+		go func() { _ = srv.Serve(l) }()
 		for _, run := range append([]func(context.Context) error{p.Client.Run}, p.run...) {
 			n++
 			go func() {
