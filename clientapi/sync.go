@@ -87,6 +87,8 @@ func (g *syncGroup) sync(ctx context.Context, r *homeserver.Request) (any, error
 		SetPresence:   presence,
 		Timeout:       time.Duration(min(timeout, int64(24*time.Hour/time.Millisecond))) * time.Millisecond,
 		Stop:          r.Draining(),
+
+		ProposedStateAfter: unstable && !stateAfter,
 	})
 	if err != nil {
 		return nil, err

@@ -11,6 +11,7 @@ import (
 	"github.com/weft-im/weft/homeserver/event"
 	"github.com/weft-im/weft/homeserver/store"
 	"github.com/weft-im/weft/homeserver/token"
+	"github.com/weft-im/weft/replication"
 	"github.com/weft-im/weft/storage"
 )
 
@@ -33,6 +34,8 @@ type builder struct {
 	left        []string
 	keys        DeviceKeys
 	people      People
+
+	eventsUpTo *replication.Position // see upTo
 }
 
 // job is one room of the join or the leave section.

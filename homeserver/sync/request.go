@@ -19,6 +19,8 @@ type Request struct {
 	FullState bool
 	// UseStateAfter asks for the state at the end of the timeline instead of its start.
 	UseStateAfter bool
+	// ProposedStateAfter has the state of UseStateAfter stand under the name it had as a proposal (MSC4222).
+	ProposedStateAfter bool
 	// SetPresence is "online", "offline" or "unavailable". "" stands for "online".
 	SetPresence string
 	// Timeout bounds how long the request waits when there is nothing new. Zero answers at once.

@@ -209,6 +209,10 @@ func TestLazyMembers(t *testing.T) {
 			if got := members(joined(res, room)); !slices.Equal(got, []string{"carol"}) {
 				t.Errorf("incremental sync has the members %v, want the one not sent before: %s", got, res.Raw)
 			}
+			// The response was lost: the device asks again, and has nobody whom only that response showed.
+			if got := members(joined(p.ask(ask{user: "dave", filter: lazy, since: since}), room)); !slices.Equal(got, []string{"carol"}) {
+				t.Errorf("asked again, the members are %v, want those the lost response had", got)
+			}
 			if got := members(joined(p.ask(ask{user: "dave", filter: redundant, since: since}), room)); !slices.Equal(got, []string{"bob", "carol"}) {
 				t.Errorf("with redundant members: %v", got)
 			}
@@ -225,6 +229,23 @@ func TestLazyMembers(t *testing.T) {
 				t.Errorf("summary after somebody left: %s", joined(res, room).Get("summary").Raw)
 			}
 		})
+	}
+}
+
+// A member who came in the timeline is in the state after it, in every initial sync of the device.
+func TestLazyMembersAfter(t *testing.T) {
+	t.Parallel()
+	p := newProc(t)
+	room := p.room("alice", "shared")
+	p.join(room, "bob")
+	for i := range 2 {
+		res := joined(p.ask(ask{user: "alice", filter: `{"room":{"state":{"lazy_load_members":true},"timeline":{"limit":20}}}`, after: true}), room)
+		state := pieces(res.Get("state_after"))
+		for _, u := range []string{"alice", "bob"} {
+			if !state["m.room.member|"+user(u)].Exists() {
+				t.Errorf("sync %d: the state after the timeline lacks %s", i, u)
+			}
+		}
 	}
 }
 

@@ -319,9 +319,7 @@ func (b *builder) putSenders(l *stateList) {
 			latest, changed := l.latest[t]
 			switch e := l.j.atStart[t]; {
 			case b.q.UseStateAfter && changed:
-				if e != nil || !b.sent(l.j).has(sender) {
-					l.putMissing(latest.ev)
-				}
+				l.putMissing(latest.ev)
 			case e != nil:
 				l.putMissing(e)
 			}
@@ -345,7 +343,7 @@ func (b *builder) remember(l *stateList) {
 		for _, it := range items {
 			if it.ev.IsState() && it.ev.Type() == event.TypeMember {
 				key, _ := it.ev.StateKey()
-				sent.put(key)
+				sent.put(key, b.upTo())
 			}
 		}
 	}

@@ -56,7 +56,7 @@ func (b *builder) fillSummaries(ctx context.Context) error {
 				continue
 			}
 			j.summary.heroes = append(j.summary.heroes, h.UserID)
-			if b.q.lazy && b.q.f.Room.State.AllowsRoom(j.id) && (j.full || b.q.redundant || !b.sent(j).has(h.UserID)) && !b.shows(j, h.UserID) {
+			if b.q.lazy && b.q.f.Room.State.AllowsRoom(j.id) && (j.full || b.q.redundant || !b.hasMember(j, h.UserID)) && !b.shows(j, h.UserID) {
 				nids, wanting = append(nids, h.EventNID), append(wanting, j)
 			}
 		}
@@ -69,7 +69,7 @@ func (b *builder) fillSummaries(ctx context.Context) error {
 		if e != nil && b.q.f.Room.State.Match(subject(e)) {
 			wanting[i].state = append(wanting[i].state, item{ev: e})
 			key, _ := e.StateKey()
-			b.sent(wanting[i]).put(key)
+			b.sent(wanting[i]).put(key, b.upTo())
 		}
 	}
 	return nil

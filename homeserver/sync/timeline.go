@@ -270,7 +270,7 @@ func (b *builder) lookUp(ctx context.Context) error {
 // wantSenders adds the members a device that loads them lazily needs for a timeline and may not have.
 func (b *builder) wantSenders(j *job, seen map[event.Tuple]bool) {
 	want := func(e *store.Event) {
-		if j.full || b.q.redundant || !b.sent(j).has(e.Sender()) {
+		if j.full || b.q.redundant || !b.hasMember(j, e.Sender()) {
 			seen[memberTuple(e.Sender())] = true
 		}
 	}

@@ -162,10 +162,13 @@ func (b *builder) appendRoom(dst []byte, r *recipient, j *job, next string) []by
 	} else {
 		dst = appendString(dst, next)
 	}
-	if b.q.UseStateAfter {
-		dst = append(dst, `},"state_after":`...)
-	} else {
+	switch {
+	case !b.q.UseStateAfter:
 		dst = append(dst, `},"state":`...)
+	case b.q.ProposedStateAfter:
+		dst = append(dst, `},"org.matrix.msc4222.state_after":`...)
+	default:
+		dst = append(dst, `},"state_after":`...)
 	}
 	dst = append(r.appendEvents(dst, j.state), '}')
 	if len(j.data) > 0 || !j.left {
