@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -20,6 +21,8 @@ type instanceClaim struct {
 	name string
 	log  zerolog.Logger
 	conn *pgx.Conn
+	// lost is why there is no connection now, nil while there is one.
+	lost atomic.Pointer[error]
 }
 
 const (
@@ -76,6 +79,14 @@ func (c *instanceClaim) take(ctx context.Context) error {
 // Name implements Component.
 func (c *instanceClaim) Name() string { return "instance" }
 
+// Check implements Checker: without a connection the database is not there.
+func (c *instanceClaim) Check(context.Context) error {
+	if err := c.lost.Load(); err != nil {
+		return fmt.Errorf("connection to the database lost: %w", *err)
+	}
+	return nil
+}
+
 // Run keeps the claim: when the connection breaks (PostgreSQL was restarted) it takes the name again. It fails where
 // another process was faster.
 func (c *instanceClaim) Run(ctx context.Context) error {
@@ -89,9 +100,11 @@ func (c *instanceClaim) Run(ctx context.Context) error {
 			continue
 		}
 		closeConn(c.conn)
+		c.lost.Store(&err)
 		c.log.Warn().Err(err).Msg("connection lost; claiming the name again")
 		for wait := instanceRetry; ; wait = min(2*wait, instanceWait) {
 			if err = c.take(ctx); err == nil {
+				c.lost.Store(nil)
 				break
 			}
 			if errors.Is(err, errInstanceTaken) {

@@ -4,37 +4,40 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
-	"os"
-	"os/exec"
 	"path/filepath"
-	"strconv"
+	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/rs/zerolog"
 
 	"github.com/weft-im/weft/storage/embedded"
 )
 
-// backends are the servers that the cluster runs for its processes because none are configured.
+// backends are the servers that the cluster runs for its processes because none are configured. One that ends by itself
+// is started again: the processes wait for it meanwhile, as they do for servers that others run.
 type backends struct {
-	postgres *embedded.Server
-	redis    *exec.Cmd
-	redisEnd chan error
+	dir      string
+	log      zerolog.Logger
 	fork     *forker
+	postgres *embedded.Server // nil where a database is configured
+	redis    *redisServer     // nil where a Redis is configured or none is needed
+	socket   string           // of redis
+
+	stopKeeping context.CancelFunc
+	keeping     sync.WaitGroup
 }
 
 // startBackends starts what the topology does not bring and fills in where it is.
 func (s *Supervisor) startBackends(ctx context.Context) (_ *backends, err error) {
-	b := &backends{}
+	b := &backends{dir: s.cfg.Dir, log: s.log, fork: newForker(), stopKeeping: func() {}}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, b.stop())
 		}
 	}()
 	if _, ok := s.cfg.Topology.Options["database"]; !ok && s.cfg.DatabaseArgs == nil {
-		b.postgres, err = embedded.Start(ctx, embedded.Config{Dir: filepath.Join(s.cfg.Dir, "postgres"), Log: s.log})
-		if err != nil {
+		if b.postgres, err = b.startPostgres(ctx); err != nil {
 			return b, err
 		}
 		if s.cfg.DatabaseArgs, err = databaseArgs(b.postgres.ConnString()); err != nil {
@@ -42,13 +45,24 @@ func (s *Supervisor) startBackends(ctx context.Context) (_ *backends, err error)
 		}
 	}
 	if _, ok := s.cfg.Topology.Options["redis"]; !ok && s.cfg.Redis == nil && len(s.cfg.Topology.Processes) > 1 {
-		socket, err := b.startRedis(ctx, s.cfg.Dir)
-		if err != nil {
+		if b.socket, err = redisSocket(s.cfg); err != nil {
 			return b, err
 		}
-		s.cfg.Redis = map[string]any{"enabled": true, "path": socket}
+		if b.redis, err = b.startRedis(ctx); err != nil {
+			return b, err
+		}
+		s.cfg.Redis = map[string]any{"enabled": true, "path": b.socket}
 	}
+	b.keep(ctx)
 	return b, nil
+}
+
+func (b *backends) startPostgres(ctx context.Context) (*embedded.Server, error) {
+	return embedded.Start(ctx, embedded.Config{Dir: filepath.Join(b.dir, "postgres"), Log: b.log})
+}
+
+func (b *backends) startRedis(ctx context.Context) (*redisServer, error) {
+	return startRedis(ctx, b.fork, filepath.Join(b.dir, "redis"), b.socket)
 }
 
 // databaseArgs turns a connection string into database.args.
@@ -64,94 +78,87 @@ func databaseArgs(conn string) (map[string]any, error) {
 	return args, nil
 }
 
-// startRedis starts a Redis that keeps nothing: it only passes messages on. It returns the path of
-// its socket.
-func (b *backends) startRedis(ctx context.Context, dir string) (socket string, err error) {
-	bin, err := exec.LookPath("redis-server")
-	if err != nil {
-		return "", errors.New("redis-server is not installed (Debian: apt-get install redis-server), and no redis section is configured")
-	}
-	data := filepath.Join(dir, "redis")
-	run, err := socketDir(dir)
-	if err != nil {
-		return "", err
-	}
-	for _, d := range []string{data, filepath.Join(dir, "run")} {
-		if err := os.MkdirAll(d, 0o700); err != nil {
-			return "", fmt.Errorf("make Redis directory: %w", err)
-		}
-	}
-	socket = filepath.Join(run, "redis.sock")
-	_ = os.Remove(socket) // left by one that was killed
-	logFile, err := os.OpenFile(filepath.Join(data, "redis.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
-	if err != nil {
-		return "", fmt.Errorf("open log of Redis: %w", err)
-	}
-	defer func() { _ = logFile.Close() }()
-	b.fork = newForker()
-	b.redis, err = b.fork.startCommand(exec.Command(bin,
-		"--port", "0", "--unixsocket", socket, "--unixsocketperm", strconv.FormatInt(0o700, 8),
-		"--dir", data, "--save", "", "--appendonly", "no", "--daemonize", "no"), logFile)
-	if err != nil {
-		return "", fmt.Errorf("start Redis: %w", err)
-	}
-	b.redisEnd = make(chan error, 1)
-	go func() { b.redisEnd <- b.redis.Wait() }()
-	return socket, b.waitRedis(ctx, socket)
-}
-
-// waitRedis waits until the socket is there; its making gives no other sign.
-func (b *backends) waitRedis(ctx context.Context, socket string) error {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
-	var d net.Dialer
-	for {
-		if conn, err := d.DialContext(ctx, "unix", socket); err == nil {
-			return conn.Close()
-		}
-		select {
-		case err := <-b.redisEnd:
-			b.redis = nil
-			return fmt.Errorf("redis ended at its start: %w", err)
-		case <-ctx.Done():
-			return fmt.Errorf("wait for Redis: %w", ctx.Err())
-		case <-time.After(5 * time.Millisecond):
-		}
-	}
-}
-
-// died delivers an error when a backend ends by itself.
-func (b *backends) died() <-chan error {
-	out := make(chan error, 2)
+// keep starts again what ends by itself, until stop.
+func (b *backends) keep(ctx context.Context) {
+	// The servers outlive ctx: the processes that stop then still need them.
+	ctx, b.stopKeeping = context.WithCancel(context.WithoutCancel(ctx))
 	if b.postgres != nil {
-		go func() { <-b.postgres.Done(); out <- errors.New("the private PostgreSQL has ended") }()
+		b.keeping.Go(func() {
+			for ended(ctx, b.postgres.Done()) {
+				b.log.Warn().Str("component", "postgres").Msg("the private PostgreSQL has ended, starting it again")
+				// It has to be let go of, so that the next one can have its directory.
+				if err := b.postgres.Stop(ctx); err != nil {
+					b.log.Warn().Str("component", "postgres").Err(err).Msg("end of the private PostgreSQL not clean")
+				}
+				b.retry(ctx, "postgres", func() (err error) {
+					server, err := b.startPostgres(ctx)
+					if err == nil {
+						b.postgres = server
+					}
+					return err
+				})
+			}
+		})
 	}
 	if b.redis != nil {
-		go func() {
-			err := <-b.redisEnd
-			b.redisEnd <- err
-			out <- fmt.Errorf("the private Redis has ended: %w", err)
-		}()
+		b.keeping.Go(func() {
+			for ended(ctx, b.redis.exited) {
+				b.log.Warn().Str("component", "redis").Msg("the private Redis has ended, starting it again")
+				b.retry(ctx, "redis", func() (err error) {
+					server, err := b.startRedis(ctx)
+					if err == nil {
+						b.redis = server
+					}
+					return err
+				})
+			}
+		})
 	}
-	return out
+}
+
+// ended waits for a server to end by itself. It returns false when ctx is done first.
+func ended[T any](ctx context.Context, end <-chan T) bool {
+	select {
+	case <-end:
+		return ctx.Err() == nil
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// retry starts a server, again and again until it succeeds or ctx is done.
+func (b *backends) retry(ctx context.Context, name string, start func() error) {
+	const minBackoff, maxBackoff = 100 * time.Millisecond, 10 * time.Second
+	for backoff := minBackoff; ; backoff = min(2*backoff, maxBackoff) {
+		err := start()
+		if err == nil {
+			return
+		}
+		if ctx.Err() == nil {
+			b.log.Error().Str("component", name).Err(err).Dur("retry_after_ms", backoff).Msg("cannot start the private server")
+		}
+		select {
+		case <-time.After(backoff):
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 // stop ends the servers in bounded time, also when the caller's context has ended.
 //
 //nolint:contextcheck // see above
 func (b *backends) stop() error {
-	var errs []error
+	b.stopKeeping()
+	b.keeping.Wait()
 	if b.redis != nil {
-		// Redis keeps nothing, so how it ends does not matter.
-		_ = terminate(b.redis.Process, b.redisEnd)
+		b.redis.stop()
 	}
-	if b.fork != nil {
-		b.fork.close()
+	b.fork.close()
+	if b.postgres == nil {
+		return nil
 	}
-	if b.postgres != nil {
-		ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
-		defer cancel()
-		errs = append(errs, b.postgres.Stop(ctx))
-	}
-	return errors.Join(errs...)
+	ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
+	defer cancel()
+	return b.postgres.Stop(ctx)
 }

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"time"
 
 	"github.com/goccy/go-yaml"
 )
@@ -35,6 +36,8 @@ type Config struct {
 	// Redis is the redis section of the configuration. Defaults to a private Redis where there is more than
 	// one process.
 	Redis map[string]any
+	// ReadyTimeout is how long the processes may take to be ready. Defaults to 2 minutes.
+	ReadyTimeout time.Duration
 	// LogToStderr passes the logs of all processes on to standard error instead of one file a process.
 	LogToStderr bool
 }
@@ -45,7 +48,7 @@ type command struct {
 	path    string
 	args    []string
 	log     string
-	// address is where the process listens for the router and for operators.
+	// address is where the process listens for other processes and for operators.
 	address string
 }
 
@@ -73,7 +76,7 @@ func generate(cfg Config) (*plan, error) {
 	g := generator{cfg: cfg, t: t, confDir: filepath.Join(cfg.Dir, "conf")}
 	g.router = slices.ContainsFunc(t.Processes, func(p Process) bool { return p.App == AppRouter })
 	var err error
-	if g.runDir, err = socketDir(cfg.Dir); err != nil {
+	if g.runDir, err = makeSocketDir(cfg); err != nil {
 		return nil, err
 	}
 	return g.run()
@@ -102,7 +105,7 @@ func (g *generator) run() (*plan, error) {
 			process: proc,
 			path:    filepath.Join(g.cfg.BinDir, proc.App),
 			log:     filepath.Join(g.cfg.Dir, "logs", proc.Name+".log"),
-			address: "unix:" + g.socket(proc.Name),
+			address: "unix:" + g.socket(proc.Name+private),
 		}
 		ownPath := filepath.Join(g.confDir, proc.Name+".yaml")
 		switch proc.App {
@@ -123,6 +126,10 @@ func (g *generator) run() (*plan, error) {
 	return p, nil
 }
 
+// private is the end of the name of a process's second socket, for other processes and for operators. It is there
+// before the process is ready, to say what it waits for; the first is for what the router forwards.
+const private = "-private"
+
 func (g *generator) socket(name string) string { return filepath.Join(g.runDir, name+".sock") }
 
 // shared is the shared configuration file. The main process has no other.
@@ -138,10 +145,10 @@ func (g *generator) shared() (map[string]any, error) {
 			if p.App == AppHomeserver {
 				name = "main"
 			}
-			instances[name] = map[string]any{"path": g.socket(p.Name)}
+			instances[name] = map[string]any{"path": g.socket(p.Name + private)}
 		}
 	}
-	listeners := []any{g.listener("master", "client", "federation", "media", "replication", "metrics", "health")}
+	listeners := []any{g.listener("master", "client", "federation", "media"), g.privateListener("master")}
 	if !g.router {
 		for _, l := range g.publicListeners() {
 			listeners = append(listeners, l)
@@ -179,14 +186,14 @@ func (g *generator) shared() (map[string]any, error) {
 }
 
 func (g *generator) workerOptions(p Process) map[string]any {
-	resources := []string{"replication", "metrics", "health"}
+	var listeners []any
 	if p.App != AppEventPersister {
-		resources = append([]string{"client", "federation", "media"}, resources...)
+		listeners = append(listeners, g.listener(p.Name, "client", "federation", "media"))
 	}
 	out := map[string]any{
 		"worker_app":       p.App,
 		"worker_name":      p.Name,
-		"worker_listeners": []any{g.listener(p.Name, resources...)},
+		"worker_listeners": append(listeners, g.privateListener(p.Name)),
 	}
 	maps.Copy(out, p.Options)
 	return out
@@ -200,6 +207,10 @@ func (g *generator) listener(name string, resources ...string) map[string]any {
 		"x_forwarded": true,
 		"resources":   []any{map[string]any{"names": resources}},
 	}
+}
+
+func (g *generator) privateListener(name string) map[string]any {
+	return g.listener(name+private, "replication", "metrics", "health")
 }
 
 // publicListeners are those of the router, or of a main process that stands alone.
@@ -242,7 +253,7 @@ func (g *generator) routerOptions(p Process) map[string]any {
 		}
 		upstreams = append(upstreams, upstream)
 	}
-	listeners := []any{g.listener(p.Name, "metrics", "health")}
+	listeners := []any{g.listener(p.Name+private, "metrics", "health")}
 	for _, l := range g.publicListeners() {
 		listeners = append(listeners, l)
 	}
@@ -254,30 +265,6 @@ func (g *generator) routerOptions(p Process) map[string]any {
 	}
 	maps.Copy(out, p.Options)
 	return out
-}
-
-// maxSocketDir leaves room for the longest socket name: the path of a unix socket has at most 107 bytes.
-const maxSocketDir = 80
-
-// socketDir returns the directory for sockets: run/ in the cluster's directory, or where that path is too
-// long for a socket, a short link to it.
-func socketDir(dir string) (string, error) {
-	run, err := filepath.Abs(filepath.Join(dir, "run"))
-	if err != nil {
-		return "", fmt.Errorf("find socket directory: %w", err)
-	}
-	if len(run) <= maxSocketDir {
-		return run, nil
-	}
-	short, err := os.MkdirTemp("", "weft-")
-	if err != nil {
-		return "", fmt.Errorf("make socket directory: %w", err)
-	}
-	link := filepath.Join(short, "run")
-	if err := os.Symlink(run, link); err != nil {
-		return "", fmt.Errorf("make socket directory: %w", err)
-	}
-	return link, nil
 }
 
 // loadSecrets reads the cluster's secrets, or makes them the first time.

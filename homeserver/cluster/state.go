@@ -2,9 +2,11 @@ package cluster
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 )
 
@@ -58,4 +60,25 @@ func writeState(dir string, s State) error {
 		return fmt.Errorf("write cluster state: %w", err)
 	}
 	return nil
+}
+
+// lockDir takes the directory for this cluster, or fails where another runs in it. The kernel gives it back when the
+// supervisor is gone, however it went.
+func lockDir(dir string) (unlock func(), err error) {
+	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("lock cluster directory: %w", err)
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		_ = f.Close()
+		if errors.Is(err, syscall.EWOULDBLOCK) {
+			return nil, fmt.Errorf("a cluster runs in %s already", dir)
+		}
+		return nil, fmt.Errorf("lock cluster directory: %w", err)
+	}
+	return func() {
+		// Closing alone would leave the lock with a child that is just being forked.
+		_ = syscall.Flock(int(f.Fd()), syscall.LOCK_UN)
+		_ = f.Close()
+	}, nil
 }

@@ -1,12 +1,11 @@
 package cluster
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net"
-	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
@@ -32,6 +31,7 @@ type Supervisor struct {
 // New checks the topology. It does no I/O and starts nothing.
 func New(cfg Config, log zerolog.Logger) (*Supervisor, error) {
 	cfg.Topology = cfg.Topology.withDefaults()
+	cfg.ReadyTimeout = cmp.Or(cfg.ReadyTimeout, 2*time.Minute)
 	var errs []error
 	if cfg.Dir == "" {
 		errs = append(errs, errors.New("cluster: Dir is required"))
@@ -62,18 +62,19 @@ func (s *Supervisor) URL() string {
 // stopTimeout is how long a process may take to drain before it is killed.
 const stopTimeout = 25 * time.Second
 
-// Run starts everything and blocks until ctx is done, then stops the processes in the order in which
+// Run starts everything and blocks until ctx is done; what ends by itself is started again. Then it stops the processes in the order in which
 // nothing is cut off: the router, the workers, the main process, Redis, PostgreSQL. It returns nil after
 // a clean stop.
 func (s *Supervisor) Run(ctx context.Context) (err error) {
-	if old, err := ReadState(s.cfg.Dir); err == nil && old.PID != os.Getpid() && syscall.Kill(old.PID, 0) == nil {
-		return fmt.Errorf("a cluster runs in %s already (pid %d)", s.cfg.Dir, old.PID)
-	} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		s.log.Warn().Err(err).Msg("state of an earlier cluster is unreadable, ignored")
-	}
 	if err := os.MkdirAll(s.cfg.Dir, 0o755); err != nil {
 		return fmt.Errorf("make cluster directory: %w", err)
 	}
+	unlock, err := lockDir(s.cfg.Dir)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	defer removeSocketDir(s.cfg)
 
 	backends, err := s.startBackends(ctx)
 	if err != nil {
@@ -95,11 +96,11 @@ func (s *Supervisor) Run(ctx context.Context) (err error) {
 	s.mu.Unlock()
 	defer func() { _ = os.Remove(statePath(s.cfg.Dir)) }()
 
-	return s.runProcesses(ctx, plan, backends)
+	return s.runProcesses(ctx, plan)
 }
 
 // runProcesses starts the plan's processes and stops them, the last stage first, when ctx is done.
-func (s *Supervisor) runProcesses(ctx context.Context, plan *plan, b *backends) error {
+func (s *Supervisor) runProcesses(ctx context.Context, plan *plan) error {
 	fork := newForker()
 	defer fork.close()
 
@@ -129,7 +130,6 @@ func (s *Supervisor) runProcesses(ctx context.Context, plan *plan, b *backends) 
 		select {
 		case <-ctx.Done():
 		case err = <-failed:
-		case err = <-b.died():
 		}
 	}
 	for i := len(stages) - 1; i >= 0; i-- {
@@ -246,59 +246,6 @@ func (s *Supervisor) setProcess(index, pid, restarts int) {
 	if err := writeState(s.cfg.Dir, s.state); err != nil {
 		s.log.Warn().Err(err).Msg("cluster state not written")
 	}
-}
-
-// waitReady asks each process whether it is ready until all are.
-func (s *Supervisor) waitReady(ctx context.Context, plan *plan, failed <-chan error) error {
-	done := make(chan struct{})
-	pollCtx, stop := context.WithCancel(ctx)
-	defer stop()
-	var wg sync.WaitGroup
-	for _, c := range plan.commands {
-		wg.Go(func() { pollReady(pollCtx, c.address) })
-	}
-	go func() { wg.Wait(); close(done) }()
-	select {
-	case <-done:
-		return ctx.Err()
-	case err := <-failed:
-		return err
-	}
-}
-
-// pollReady returns when the process at address answers /ready with 200, or ctx is done. It asks again
-// after a while because another process's start gives no other sign.
-func pollReady(ctx context.Context, address string) {
-	client, url := HTTPClient(address)
-	defer client.CloseIdleConnections()
-	for wait := 10 * time.Millisecond; ctx.Err() == nil; wait = min(wait*3/2, 200*time.Millisecond) {
-		req, err := http.NewRequestWithContext(ctx, http.MethodGet, url+"/ready", nil)
-		if err != nil {
-			return
-		}
-		if resp, err := client.Do(req); err == nil {
-			_ = resp.Body.Close()
-			if resp.StatusCode == http.StatusOK {
-				return
-			}
-		}
-		select {
-		case <-time.After(wait):
-		case <-ctx.Done():
-		}
-	}
-}
-
-// HTTPClient returns a client for a process's address ("unix:PATH" or a URL) and the URL to use with it.
-func HTTPClient(address string) (*http.Client, string) {
-	path, isUnix := strings.CutPrefix(address, "unix:")
-	if !isUnix {
-		return &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{}}, address
-	}
-	var d net.Dialer
-	return &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return d.DialContext(ctx, "unix", path) },
-	}}, "http://unix"
 }
 
 // lastLine returns the last line of a log, to show why a process ended.

@@ -152,6 +152,9 @@ func (proc *process) waitReady(ctx context.Context, p paths) error {
 // stop asks the server to end its connections and itself, and not so kindly
 // once ctx has ended.
 func (proc *process) stop(ctx context.Context) error {
+	if proc.ended() {
+		return nil // its number may be another process's by now
+	}
 	if err := proc.signal(syscall.SIGINT); err != nil {
 		return err
 	}
@@ -167,6 +170,9 @@ func (proc *process) stop(ctx context.Context) error {
 // kill ends the server and the processes that serve its connections, all at
 // once.
 func (proc *process) kill() error {
+	if proc.ended() {
+		return nil
+	}
 	children := childrenOf(proc.pid)
 	if err := proc.signal(syscall.SIGKILL); err != nil {
 		return err
