@@ -74,6 +74,7 @@ type Core struct {
 	Sync     *sync.Service
 
 	components []Component
+	servers    ServerAuthenticator
 	database   *database
 	claim      *instanceClaim
 	bus        io.Closer
@@ -86,6 +87,11 @@ type Remotes struct {
 	Rooms     room.Remote
 	Directory room.RemoteDirectory
 	Profiles  account.RemoteProfiles
+	// Servers checks the signatures of their requests.
+	Servers ServerAuthenticator
+	// Attach, which may be nil, is called once the whole core is open, with what needs all its services. It returns the
+	// components that run with the process, beside those of the core.
+	Attach func(c *Core) ([]Component, error)
 }
 
 // Federate makes the Remotes of a process out of the parts of its core that are open by then: all up to and including
@@ -213,7 +219,13 @@ func (c *Core) openServices(ctx context.Context, federate Federate) error {
 		return err
 	}
 	c.components = append(c.components, named{"account_rooms", roomWorker})
-	return nil
+	c.servers = remotes.Servers
+	if remotes.Attach == nil {
+		return nil
+	}
+	remote, err := remotes.Attach(c)
+	c.components = append(c.components, remote...)
+	return err
 }
 
 // openWriter makes the event writer, and has the store follow what all writers write.
@@ -304,6 +316,7 @@ func (c *Core) Process(groups []Group, tasks ...task.Task) Config {
 	pc := ProcessConfig(c.Config, c.Log)
 	pc.Limits = c.Limits
 	pc.Authenticator = c.Accounts
+	pc.ServerAuthenticator = c.servers
 	pc.Groups = append([]Group{c.replicationGroup()}, groups...)
 	pc.Components = c.components
 	pc.Tasks = append(c.tasks(), tasks...)

@@ -4,11 +4,12 @@ package main
 
 import (
 	"github.com/weft-im/weft/examples/internal/assembly"
+	"github.com/weft-im/weft/federation/node"
 	"github.com/weft-im/weft/homeserver"
 )
 
 func main() {
-	assembly.Main(func(c *homeserver.Core) homeserver.Config {
-		return c.Process(assembly.Groups(c))
+	assembly.Main(func(c *homeserver.Core, federation *node.Node) homeserver.Config {
+		return c.Process(assembly.Groups(c, federation))
 	}, "homeserver")
 }

@@ -40,7 +40,7 @@ func run(ctx context.Context, cfg *config.Config) error {
 	for _, s := range cfg.Streams() {
 		writers[s] = cfg.Writers(s)
 	}
-	p, err := proxy.New(proxy.Config{Groups: assembly.Groups(&homeserver.Core{}), Upstreams: upstreams, StreamWriters: writers, Log: log})
+	p, err := proxy.New(proxy.Config{Groups: assembly.Routes(), Upstreams: upstreams, StreamWriters: writers, Log: log})
 	if err != nil {
 		return err
 	}

@@ -7,7 +7,6 @@ import (
 	"strings"
 
 	"github.com/weft-im/weft/examples/internal/assembly"
-	"github.com/weft-im/weft/homeserver"
 	"github.com/weft-im/weft/homeserver/config"
 	"github.com/weft-im/weft/homeserver/routes"
 )
@@ -25,7 +24,7 @@ func routesCommand(_ context.Context, args []string, stdout, stderr io.Writer) e
 	if err := noArguments(fs, args); err != nil {
 		return err
 	}
-	groups := assembly.Groups(&homeserver.Core{})
+	groups := assembly.Routes()
 	if *format == "tsv" {
 		return routes.TSV(stdout, groups)
 	}

@@ -21,7 +21,7 @@ type FederationOptions struct {
 	KeyServerSigningKeysPath string `yaml:"key_server_signing_keys_path"`
 
 	// FederationDomainWhitelist lists the only servers to talk to; absent allows all, empty none.
-	FederationDomainWhitelist *[]string `yaml:"federation_domain_whitelist" later:"true"`
+	FederationDomainWhitelist *[]string `yaml:"federation_domain_whitelist"`
 	// FederationWhitelistEndpointEnabled shows the list to users. Defaults to false.
 	FederationWhitelistEndpointEnabled bool `yaml:"federation_whitelist_endpoint_enabled" later:"true"`
 	// FederationMetricsDomains get metrics of their own.

@@ -11,18 +11,19 @@ import (
 	"syscall"
 
 	"github.com/weft-im/weft/clientapi"
+	"github.com/weft-im/weft/federation/node"
 	"github.com/weft-im/weft/homeserver"
 	"github.com/weft-im/weft/homeserver/config"
 )
 
-// Groups returns every endpoint group, served by the services of a core. Of an empty core they are the same routes
-// without anything behind them, which is all that a router or a listing needs.
-func Groups(c *homeserver.Core) []homeserver.Group {
+// Groups returns every endpoint group, served by the services of a core and its federation. Of empty ones they are the
+// same routes without anything behind them, which is all that a router or a listing needs.
+func Groups(c *homeserver.Core, federation *node.Node) []homeserver.Group {
 	cfg := c.Config
 	if cfg == nil {
 		cfg = config.Default()
 	}
-	return []homeserver.Group{
+	groups := []homeserver.Group{
 		clientapi.Versions(c.Accounts, clientapi.VersionsConfig{DefaultRoomVersion: cfg.DefaultRoomVersion}),
 		clientapi.WellKnown(clientapi.WellKnownConfig{
 			ServerName: cfg.ServerName, PublicBaseURL: cfg.BaseURL(), IdentityServer: cfg.DefaultIdentityServer,
@@ -50,11 +51,18 @@ func Groups(c *homeserver.Core) []homeserver.Group {
 		clientapi.Sync(c.Sync),
 		clientapi.Events(c.Sync, c.Rooms),
 	}
+	return append(groups, federation.Groups()...)
 }
+
+// Routes returns the groups of Groups without anything behind them.
+func Routes() []homeserver.Group { return Groups(&homeserver.Core{}, &node.Node{}) }
+
+// Parts chooses what a process serves.
+type Parts func(c *homeserver.Core, federation *node.Node) homeserver.Config
 
 // Main runs a process from its command line to its exit status: it reads the configuration, opens the core, has parts
 // choose what the process serves, and runs until SIGINT or SIGTERM.
-func Main(parts func(c *homeserver.Core) homeserver.Config, apps ...string) {
+func Main(parts Parts, apps ...string) {
 	cfg := homeserver.MustLoad(apps...)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -64,13 +72,19 @@ func Main(parts func(c *homeserver.Core) homeserver.Config, apps ...string) {
 	}
 }
 
-func run(ctx context.Context, cfg *config.Config, parts func(c *homeserver.Core) homeserver.Config) (err error) {
-	core, err := homeserver.OpenCore(ctx, cfg, nil)
+func run(ctx context.Context, cfg *config.Config, parts Parts) (err error) {
+	var federation *node.Node
+	core, err := homeserver.OpenCore(ctx, cfg, func(ctx context.Context, c *homeserver.Core) (remotes homeserver.Remotes, err error) {
+		if federation, err = node.New(ctx, c); err == nil {
+			remotes = federation.Remotes()
+		}
+		return remotes, err
+	})
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, core.Close()) }()
-	hs, err := homeserver.New(parts(core))
+	hs, err := homeserver.New(parts(core, federation))
 	if err != nil {
 		return err
 	}

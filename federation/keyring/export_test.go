@@ -1,0 +1,4 @@
+package keyring
+
+// ParseResponse is parseResponse.
+var ParseResponse = parseResponse
