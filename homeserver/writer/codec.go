@@ -2,10 +2,12 @@ package writer
 
 import (
 	"encoding/binary"
+	"encoding/json"
 	"errors"
 	"fmt"
 
 	"github.com/weft-im/weft/homeserver/event"
+	"github.com/weft-im/weft/replication/rpc"
 	"github.com/weft-im/weft/storage"
 )
 
@@ -284,6 +286,37 @@ func (receiveCodec) Decode(data []byte) (receiveRequest, error) {
 			r.events[i].StateBefore = make([]string, d.len())
 			for j := range r.events[i].StateBefore {
 				r.events[i].StateBefore[j] = d.str()
+			}
+		}
+	}
+	return r, d.end()
+}
+
+type receiveReplyCodec struct{}
+
+func (receiveReplyCodec) Append(dst []byte, r receiveReply) ([]byte, error) {
+	e := newEncoder(dst)
+	e.results(r.results)
+	e.bool(r.failed != nil)
+	if r.failed != nil {
+		body, err := json.Marshal(r.failed)
+		if err != nil {
+			return nil, fmt.Errorf("encode error: %w", err)
+		}
+		e.int(int64(r.failed.Status))
+		e.bytes(body)
+	}
+	return e.b, nil
+}
+
+func (receiveReplyCodec) Decode(data []byte) (receiveReply, error) {
+	d := newDecoder(data)
+	r := receiveReply{results: d.results()}
+	if d.bool() {
+		r.failed = &rpc.Error{Status: int(d.int())}
+		if body := d.bytes(); d.err == nil {
+			if err := json.Unmarshal(body, r.failed); err != nil {
+				return r, fmt.Errorf("%w: %w", errCodec, err)
 			}
 		}
 	}

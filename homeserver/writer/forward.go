@@ -37,6 +37,12 @@ type receiveRequest struct {
 	events          []Received
 }
 
+// receiveReply is what became of received events: of all, or of those before the first that failed.
+type receiveReply struct {
+	results []Result
+	failed  *rpc.Error
+}
+
 func sendMethod() rpc.Method[sendRequest, []Result] {
 	return rpc.Method[sendRequest, []Result]{
 		Name: "send_events", Args: func(r sendRequest) []string { return []string{r.roomID} },
@@ -48,10 +54,10 @@ func createMethod() rpc.Method[createRequest, createReply] {
 	return rpc.Method[createRequest, createReply]{Name: "create_room", Request: createCodec{}, Response: createReplyCodec{}}
 }
 
-func receiveMethod() rpc.Method[receiveRequest, []Result] {
-	return rpc.Method[receiveRequest, []Result]{
+func receiveMethod() rpc.Method[receiveRequest, receiveReply] {
+	return rpc.Method[receiveRequest, receiveReply]{
 		Name: "fed_send_events", Args: func(r receiveRequest) []string { return []string{r.roomID} },
-		Request: receiveCodec{}, Response: resultsCodec{},
+		Request: receiveCodec{}, Response: receiveReplyCodec{},
 		// An event is written once, whoever brings it again.
 		Durable: true,
 	}
@@ -88,12 +94,16 @@ func (w *Writer) register(n *rpc.Node) {
 		}
 		return createReply{c.RoomID, c.RoomNID, c.Results}, nil
 	})
-	rpc.Register(n, receiveMethod(), func(ctx context.Context, r receiveRequest) ([]Result, error) {
+	rpc.Register(n, receiveMethod(), func(ctx context.Context, r receiveRequest) (receiveReply, error) {
 		if w.cfg.IDs == nil {
-			return nil, toRPC(errNoWriter)
+			return receiveReply{}, toRPC(errNoWriter)
 		}
 		results, err := w.receiveHere(ctx, r.roomID, r.events)
-		return results, toRPC(err)
+		reply := receiveReply{results: results}
+		if err = toRPC(err); errors.As(err, &reply.failed) {
+			err = nil
+		}
+		return reply, err
 	})
 	rpc.Register(n, outOfBandMethod(), func(ctx context.Context, r outOfBandRequest) ([]Result, error) {
 		if w.cfg.IDs == nil {

@@ -45,15 +45,19 @@ const codeMissing = "WEFT_MISSING_EVENTS"
 // them, resolves the state where the graph forks, and marks those that are rejected or soft-failed (server-server API,
 // "Checks performed on receipt of a PDU", steps 4 to 6). An event that is there already is a duplicate, unless it was an
 // outlier, which it then no longer is. Each event stands for itself: when one fails, those before it are written, and
-// the error is about the first that failed; *MissingEventsError says what to fetch and store first.
+// the error is about the first that failed, the results are those of the events before it; *MissingEventsError says what to
+// fetch and store first.
 func (w *Writer) Receive(ctx context.Context, roomID string, events ...Received) ([]Result, error) {
 	if len(events) == 0 {
 		return nil, nil
 	}
 	owner, local := w.owner(roomID)
 	if !local {
-		results, err := forward(ctx, w, owner, receiveMethod(), receiveRequest{roomID, events[0].Event.Version().ID, events})
-		return results, missingFrom(err)
+		reply, err := forward(ctx, w, owner, receiveMethod(), receiveRequest{roomID, events[0].Event.Version().ID, events})
+		if err == nil && reply.failed != nil {
+			err = missingFrom(fromRPC(reply.failed))
+		}
+		return reply.results, err
 	}
 	return w.receiveHere(ctx, roomID, events)
 }
