@@ -169,3 +169,59 @@ func int16s[N ~int16](ns []N) []int16 {
 	}
 	return out
 }
+
+// By the primary key: as many rows as the room has members are read, one a server returned.
+const listServersSQL = `
+SELECT substr(u.user_id, position(':' IN u.user_id) + 1) AS server
+FROM memberships m JOIN user_ids u ON u.user_nid = m.user_nid
+WHERE m.room_nid = $1 AND m.membership = 2
+GROUP BY server ORDER BY count(*) DESC, server`
+
+// ListServers returns the servers with joined users in a room, those with the most first.
+func ListServers(ctx context.Context, q Querier, room RoomNID) ([]string, error) {
+	rows, err := q.Query(ctx, listServersSQL, int64(room))
+	if err != nil {
+		return nil, fmt.Errorf("list servers of room %d: %w", room, TranslateError(err))
+	}
+	servers, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return nil, fmt.Errorf("list servers of room %d: %w", room, TranslateError(err))
+	}
+	return servers, nil
+}
+
+// By the primary key: as many rows as the room has members are read, those of one server returned.
+const listServerUsersSQL = `
+SELECT u.user_id FROM memberships m JOIN user_ids u ON u.user_nid = m.user_nid
+WHERE m.room_nid = $1 AND right(u.user_id, length($2) + 1) = ':' || $2
+ORDER BY m.membership = 2 DESC, m.event_nid LIMIT $3`
+
+// ListServerUsers returns users of a server who have, or had, a place in a room, those who are joined first and of these
+// those who have been longest.
+func ListServerUsers(ctx context.Context, q Querier, room RoomNID, server string, limit int) ([]string, error) {
+	rows, err := q.Query(ctx, listServerUsersSQL, int64(room), server, limit)
+	if err != nil {
+		return nil, fmt.Errorf("list users of a server in room %d: %w", room, TranslateError(err))
+	}
+	users, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return nil, fmt.Errorf("list users of a server in room %d: %w", room, TranslateError(err))
+	}
+	return users, nil
+}
+
+// By the primary key: the members of a room up to the first that is invited and of the server.
+const hasInvitedSQL = `
+SELECT EXISTS (
+    SELECT FROM memberships m JOIN user_ids u ON u.user_nid = m.user_nid
+    WHERE m.room_nid = $1 AND m.membership IN (1, 3) AND right(u.user_id, length($2) + 1) = ':' || $2
+)`
+
+// HasInvited reports whether a user of a server is invited to a room, or has knocked.
+func HasInvited(ctx context.Context, q Querier, room RoomNID, server string) (bool, error) {
+	var found bool
+	if err := q.QueryRow(ctx, hasInvitedSQL, int64(room), server).Scan(&found); err != nil {
+		return false, fmt.Errorf("look for invites in room %d: %w", room, TranslateError(err))
+	}
+	return found, nil
+}

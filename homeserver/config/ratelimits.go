@@ -25,7 +25,7 @@ type RateLimitsOptions struct {
 	// RCMediaCreate limits creation of media ids, by user. Defaults to 10 a second, burst 50.
 	RCMediaCreate Rate `yaml:"rc_media_create"`
 	// RCFederation limits requests of other servers, by server.
-	RCFederation FederationRates `yaml:"rc_federation" later:"true"`
+	RCFederation FederationRates `yaml:"rc_federation"`
 	// RCPresence limits changes of presence.
 	RCPresence PresenceRates `yaml:"rc_presence"`
 	// RCDelayedEventManagement limits changes of delayed events, by user. Defaults to 1 a second, burst 5.

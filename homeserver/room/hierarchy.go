@@ -130,6 +130,7 @@ func hierarchyOffset(from string, depth int, suggestedOnly bool) (int, error) {
 type spaceWalk struct {
 	svc           *Service
 	user          string
+	server        string // asks instead of user
 	suggestedOnly bool
 	// rooms are those found, nil for those that the user must not see.
 	rooms  map[string]*HierarchyRoom

@@ -176,21 +176,9 @@ func (s *Service) knownServers(ctx context.Context, r *store.Room, userID string
 //
 // Spec: client-server API, "Restricted rooms" (v1.19).
 func (s *Service) authorisingUser(ctx context.Context, r *store.Room, userID string) (by string, elsewhere bool, err error) {
-	jr, err := s.current(ctx, r, event.TypeJoinRules, "")
-	if err != nil || jr == nil {
+	jr, restricted, err := s.restriction(ctx, r)
+	if err != nil || !restricted {
 		return "", false, err
-	}
-	switch gjson.GetBytes(jr.Content(), "join_rule").Str {
-	case "restricted":
-		if !r.Version.Restricted {
-			return "", false, nil
-		}
-	case "knock_restricted":
-		if !r.Version.KnockRestricted {
-			return "", false, nil
-		}
-	default:
-		return "", false, nil
 	}
 	ok, known, err := s.meetsCondition(ctx, jr.Content(), userID)
 	if err != nil {
@@ -213,6 +201,21 @@ func (s *Service) authorisingUser(ctx context.Context, r *store.Room, userID str
 		return "", false, mxerr.Forbidden.WithMessage("Nobody on this server may let you join this room.")
 	}
 	return by, false, nil
+}
+
+// restriction returns the join rules of a room, and whether they let in the members of other rooms.
+func (s *Service) restriction(ctx context.Context, r *store.Room) (*store.Event, bool, error) {
+	jr, err := s.current(ctx, r, event.TypeJoinRules, "")
+	if err != nil || jr == nil {
+		return nil, false, err
+	}
+	switch gjson.GetBytes(jr.Content(), "join_rule").Str {
+	case event.JoinRuleRestricted:
+		return jr, r.Version.Restricted, nil
+	case event.JoinRuleKnockRestricted:
+		return jr, r.Version.KnockRestricted, nil
+	}
+	return jr, false, nil
 }
 
 // meetsCondition reports whether a user is in one of the rooms that m.room.join_rules allows to join from. known is

@@ -93,6 +93,7 @@ type Store struct {
 	stats       memo.Cache[storage.RoomNID, *storage.RoomStats]
 	members     memo.Cache[memberKey, *Member]
 	localJoined memo.Cache[storage.RoomNID, []storage.UserNID]
+	servers     memo.Cache[storage.RoomNID, *roomServers]
 }
 
 // New checks the configuration. It does no I/O.
@@ -119,6 +120,7 @@ func New(cfg Config) (*Store, error) {
 		stats:       memo.New[storage.RoomNID, *storage.RoomStats](cfg.RoomEntries),
 		members:     memo.New[memberKey, *Member](cfg.MemberEntries),
 		localJoined: memo.New[storage.RoomNID, []storage.UserNID](cfg.RoomEntries),
+		servers:     memo.New[storage.RoomNID, *roomServers](cfg.RoomEntries),
 	}, nil
 }
 
@@ -148,6 +150,7 @@ func (s *Store) Forget() {
 	s.stats.InvalidateAll()
 	s.members.InvalidateAll()
 	s.localJoined.InvalidateAll()
+	s.servers.InvalidateAll()
 }
 
 // Apply takes a row of the events stream, from any writer, and drops what it outdates. Subscribe it before any handler
@@ -162,6 +165,7 @@ func (s *Store) Apply(row *streams.EventRow) {
 	if row.StateReset {
 		s.stats.Invalidate(room)
 		s.localJoined.Invalidate(room)
+		s.servers.Invalidate(room)
 		for k := range s.members.Keys() {
 			if k.room == room {
 				s.members.Invalidate(k)
@@ -179,6 +183,7 @@ func (s *Store) Apply(row *streams.EventRow) {
 	s.stats.Invalidate(room)
 	if row.Type == event.TypeMember {
 		s.members.Invalidate(memberKey{room, storage.UserNID(row.TargetNID)})
+		s.moveServer(room, row, event.ServerName(*row.StateKey))
 		if s.IsLocal(*row.StateKey) {
 			s.localJoined.Invalidate(room)
 		}

@@ -30,6 +30,7 @@ type Kit struct {
 	Store  *store.Store
 	Writer *writer.Writer
 	Rooms  *room.Service
+	Signer event.Signer
 
 	tb       testing.TB
 	mu       sync.Mutex
@@ -49,10 +50,15 @@ func New(tb testing.TB, change func(*room.Config)) *Kit {
 	if err != nil {
 		tb.Fatal(err)
 	}
+	backfillIDs, err := storage.OpenStreamIDs(ctx, storage.StreamIDsConfig{DB: k.DB, Stream: "backfill", Instance: replication.MainInstance})
+	if err != nil {
+		tb.Fatal(err)
+	}
 	key := signingkey.Generate()
+	k.Signer = event.Signer{ServerName: ServerName, KeyID: key.ID, Key: key.Private}
 	k.Writer, err = writer.New(writer.Config{
-		DB: k.DB, Store: k.Store, IDs: ids, Log: zerolog.New(zerolog.NewTestWriter(tb)).Level(zerolog.WarnLevel),
-		Signer: event.Signer{ServerName: ServerName, KeyID: key.ID, Key: key.Private},
+		DB: k.DB, Store: k.Store, IDs: ids, BackfillIDs: backfillIDs, Signer: k.Signer,
+		Log: zerolog.New(zerolog.NewTestWriter(tb)).Level(zerolog.WarnLevel),
 	})
 	if err != nil {
 		tb.Fatal(err)
