@@ -47,6 +47,8 @@ type SyncRange struct {
 	All bool
 	// Last, if not 0, is the last event that counts.
 	Last EventNID
+	// Limit is how many events are wanted at most.
+	Limit int
 }
 
 // SyncEvent is an event in an answer, by number.
@@ -55,10 +57,10 @@ type SyncEvent struct {
 	EventNID EventNID `db:"event_nid"`
 }
 
-// By events_room_order, backwards: limit rows a room, and those between them that do not count.
+// By events_room_order, backwards: the range's limit of rows a room, and those between them that do not count.
 const syncTimelinesSQL = `
 SELECT w.room_nid, t.event_nid
-FROM unnest($7::bigint[], $8::boolean[], $9::bigint[]) AS w(room_nid, whole, last)
+FROM unnest($7::bigint[], $8::boolean[], $9::bigint[], $10::bigint[]) AS w(room_nid, whole, last, n)
 CROSS JOIN LATERAL (
     SELECT e.event_nid FROM events e
     WHERE e.room_nid = w.room_nid AND e.flags = 0
@@ -70,7 +72,7 @@ CROSS JOIN LATERAL (
         AND ($13::bigint[] IS NULL OR e.sender_nid = ANY ($13))
         AND ($14::bigint[] IS NULL OR NOT e.sender_nid = ANY ($14))
         AND ($15::bigint[] IS NULL OR e.state_key_nid IS NOT NULL OR NOT e.sender_nid = ANY ($15))
-    ORDER BY e.event_nid DESC LIMIT $10
+    ORDER BY e.event_nid DESC LIMIT w.n
 ) t
 ORDER BY w.room_nid, t.event_nid`
 
@@ -86,17 +88,17 @@ func scanSyncState(row pgx.CollectableRow) (SyncState, error) {
 	return SyncState{RoomNID(room), StateKeyNID(key), EventNID(nid)}, err
 }
 
-// SyncTimelines returns the newest events of each room that count, at most limit each, by room and number: one
-// statement for all rooms.
-func SyncTimelines(ctx context.Context, q Querier, ranges []SyncRange, b SyncBounds, f SyncFilter, limit int) ([]SyncEvent, error) {
-	rooms, whole, last := make([]int64, len(ranges)), make([]bool, len(ranges)), make([]int64, len(ranges))
+// SyncTimelines returns the newest events of each room that count, by room and number: one statement for all rooms.
+func SyncTimelines(ctx context.Context, q Querier, ranges []SyncRange, b SyncBounds, f SyncFilter) ([]SyncEvent, error) {
+	n := len(ranges)
+	rooms, whole, last, limits := make([]int64, n), make([]bool, n), make([]int64, n), make([]int64, n)
 	for i, r := range ranges {
-		rooms[i], whole[i], last[i] = int64(r.RoomNID), r.All, int64(MaxEventNID)
+		rooms[i], whole[i], last[i], limits[i] = int64(r.RoomNID), r.All, int64(MaxEventNID), int64(r.Limit)
 		if r.Last != 0 {
 			last[i] = int64(r.Last)
 		}
 	}
-	args := append(b.args(), rooms, whole, last, limit, f.Types, f.NotTypes, nids(f.Senders), nids(f.NotSenders), nids(f.NotSenderOfMessages))
+	args := append(b.args(), rooms, whole, last, limits, f.Types, f.NotTypes, nids(f.Senders), nids(f.NotSenders), nids(f.NotSenderOfMessages))
 	rows, err := q.Query(ctx, syncTimelinesSQL, args...)
 	if err != nil {
 		return nil, fmt.Errorf("get timelines: %w", TranslateError(err))

@@ -20,30 +20,36 @@ const pushRulesType = "m.push_rules"
 //
 // Spec: client-server API, "Ignoring Users" (v1.19).
 func (s *Service) ignored(ctx context.Context, v *view) (map[string]bool, error) {
-	gen := v.ignoredGen.Load()
-	if m := v.ignored.Load(); m != nil && m.gen == gen {
-		return m.users, nil
-	}
-	user, err := s.cfg.Store.UserNID(ctx, v.userID)
-	if err != nil {
-		return nil, fmt.Errorf("read ignored users: %w", err)
-	}
-	users := map[string]bool{}
-	d, err := storage.GetAccountData(ctx, s.cfg.DB, user, "", ignoredUsersType)
-	switch {
-	case errors.Is(err, storage.ErrNotFound):
-	case err != nil:
-		return nil, fmt.Errorf("read ignored users: %w", err)
-	default:
-		gjson.GetBytes(d.Content, "ignored_users").ForEach(func(k, _ gjson.Result) bool {
+	return v.ignored.get(func() (map[string]bool, error) {
+		users := map[string]bool{}
+		content, err := s.globalData(ctx, v.userID, ignoredUsersType)
+		if err != nil {
+			return nil, fmt.Errorf("read ignored users: %w", err)
+		}
+		gjson.GetBytes(content, "ignored_users").ForEach(func(k, _ gjson.Result) bool {
 			if k.Str != v.userID {
 				users[k.Str] = true
 			}
 			return true
 		})
+		return users, nil
+	})
+}
+
+// globalData returns the content of a user's global account data, nil where there is none.
+func (s *Service) globalData(ctx context.Context, userID, dataType string) (json.RawMessage, error) {
+	user, err := s.cfg.Store.UserNID(ctx, userID)
+	if err != nil {
+		return nil, err
 	}
-	v.ignored.Store(&ignoredUsers{gen, users})
-	return users, nil
+	d, err := storage.GetAccountData(ctx, s.cfg.DB, user, "", dataType)
+	if errors.Is(err, storage.ErrNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return d.Content, nil
 }
 
 // fillAccountData fills the account data, of the user and of rooms.
@@ -57,38 +63,9 @@ func (b *builder) fillAccountData(ctx context.Context) error {
 			fresh = append(fresh, j.id)
 		}
 	}
-	if !b.snap.accountData && len(fresh) == 0 {
-		return nil
-	}
-	user, err := b.s.cfg.Store.UserNID(ctx, b.q.userID)
+	rows, err := b.accountRows(ctx, fresh, b.q.initial)
 	if err != nil {
 		return fmt.Errorf("read account data: %w", err)
-	}
-	var rows []storage.AccountData
-	switch {
-	case b.q.initial:
-		rows, err = storage.AccountDataSnapshot(ctx, b.s.cfg.DB, user, nil)
-	case b.snap.accountData:
-		since, now := b.snap.since.Get(token.AccountData), b.snap.now.Get(token.AccountData)
-		rows, err = storage.AccountDataChanges(ctx, b.s.cfg.DB, user, since.Floor(), now.Max())
-	}
-	if err != nil {
-		return err
-	}
-	if len(fresh) > 0 {
-		more, err := storage.AccountDataSnapshot(ctx, b.s.cfg.DB, user, fresh)
-		if err != nil {
-			return err
-		}
-		seen := map[[2]string]bool{}
-		for _, r := range rows {
-			seen[[2]string{r.RoomID, r.Type}] = true
-		}
-		for _, r := range more {
-			if !seen[[2]string{r.RoomID, r.Type}] {
-				rows = append(rows, r)
-			}
-		}
 	}
 	for _, r := range rows {
 		if r.RoomID == "" {
@@ -109,6 +86,45 @@ func (b *builder) fillAccountData(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// accountRows returns the account data that changed, and all there is of the rooms in fresh ("" stands for the global
+// data) or of everything.
+func (b *builder) accountRows(ctx context.Context, fresh []string, everything bool) ([]storage.AccountData, error) {
+	if !b.snap.accountData && len(fresh) == 0 && !everything {
+		return nil, nil
+	}
+	user, err := b.s.cfg.Store.UserNID(ctx, b.q.userID)
+	if err != nil {
+		return nil, err
+	}
+	if everything {
+		return storage.AccountDataSnapshot(ctx, b.s.cfg.DB, user, nil)
+	}
+	var rows []storage.AccountData
+	if b.snap.accountData && !b.q.initial {
+		since, now := b.snap.since.Get(token.AccountData), b.snap.now.Get(token.AccountData)
+		if rows, err = storage.AccountDataChanges(ctx, b.s.cfg.DB, user, since.Floor(), now.Max()); err != nil {
+			return nil, err
+		}
+	}
+	if len(fresh) == 0 {
+		return rows, nil
+	}
+	more, err := storage.AccountDataSnapshot(ctx, b.s.cfg.DB, user, fresh)
+	if err != nil {
+		return nil, err
+	}
+	seen := map[[2]string]bool{}
+	for _, r := range rows {
+		seen[[2]string{r.RoomID, r.Type}] = true
+	}
+	for _, r := range more {
+		if !seen[[2]string{r.RoomID, r.Type}] {
+			rows = append(rows, r)
+		}
+	}
+	return rows, nil
 }
 
 func (b *builder) pushRules(ctx context.Context) error {

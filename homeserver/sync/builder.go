@@ -21,6 +21,8 @@ type builder struct {
 	s    *Service
 	q    *query
 	snap *snapshot
+	// within, if not nil, says which rooms may have a job.
+	within func(roomID string) bool
 
 	jobs    []*job // rooms of the join and leave sections
 	byID    map[string]*job
@@ -49,12 +51,17 @@ type job struct {
 	newlyJoined bool
 	// full asks for all state.
 	full bool
+	// expanded asks for a timeline that begins before what the client has seen.
+	expanded bool
 	// last, if not 0, is the last event the user may see: the end of their membership.
 	last storage.EventNID
 	// memberNID is the user's own member event.
 	memberNID storage.EventNID
 	// joined says that the user was joined at each event the room can show.
 	joined bool
+	// limit is how many events the timeline has at most. lazy says that members come with what they sent.
+	limit int
+	lazy  bool
 
 	// entries are the rows to show, where they are in the tail.
 	entries []*entry
@@ -123,10 +130,10 @@ func (b *builder) job(id string, nid storage.RoomNID) *job {
 	if j := b.byID[id]; j != nil {
 		return j
 	}
-	if !b.q.f.Room.AllowsRoom(id) {
+	if !b.q.f.Room.AllowsRoom(id) || b.within != nil && !b.within(id) {
 		return nil
 	}
-	j := &job{id: id, nid: nid}
+	j := &job{id: id, nid: nid, limit: b.q.limit, lazy: b.q.lazy}
 	b.byID[id] = j
 	b.jobs = append(b.jobs, j)
 	return j

@@ -19,8 +19,12 @@ const (
 	keptAccountData = 100_000
 )
 
-// ignoredUsersType is the account data that changes what a user sees of others.
-const ignoredUsersType = "m.ignored_user_list"
+// The account data that changes what a user is shown: global data, and the tags of a room.
+const (
+	ignoredUsersType = "m.ignored_user_list"
+	directType       = "m.direct"
+	tagsType         = "m.tag"
+)
 
 // hub is what all requests of the process share: the positions, the tail, the change caches, the active users and their
 // waiting requests. One lock guards all of it, so that a snapshot is one point in all streams.
@@ -220,9 +224,7 @@ func (h *hub) onAccountData(_ context.Context, u replication.Update[streams.Acco
 		if v == nil {
 			continue
 		}
-		if row.Value.DataType == ignoredUsersType && row.Value.RoomID == nil {
-			v.ignoredGen.Add(1)
-		}
+		v.forget(row.Value.DataType, row.Value.RoomID == nil)
 		v.wake()
 	}
 	h.handled(token.AccountData, u.Writer, u.Token)
@@ -235,7 +237,9 @@ func (h *hub) accountGap(_ context.Context, writer string, _, upTo int64) {
 	h.handled(token.AccountData, writer, upTo)
 	h.account.reset(h.pos[token.AccountData])
 	for _, v := range h.views {
-		v.ignoredGen.Add(1)
+		v.ignored.forget()
+		v.direct.forget()
+		v.tags.forget()
 	}
 	h.wakeAll()
 }

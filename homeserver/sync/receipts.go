@@ -84,7 +84,7 @@ func (b *builder) known(id string) *job {
 func (b *builder) typingInFresh() {
 	var ids []string
 	for _, j := range b.jobs {
-		if j.newlyJoined && !j.left && j.typing == nil && b.q.f.Room.Ephemeral.AllowsRoom(j.id) {
+		if j.fresh && !b.q.initial && !j.left && j.typing == nil && b.q.f.Room.Ephemeral.AllowsRoom(j.id) {
 			ids = append(ids, j.id)
 		}
 	}

@@ -19,6 +19,17 @@ var visibilityTuple = event.Tuple{Type: event.TypeHistoryVisibility}
 
 // fillTimelines fills timelines and state sections.
 func (b *builder) fillTimelines(ctx context.Context) error {
+	if err := b.readTimelines(ctx); err != nil {
+		return err
+	}
+	if err := b.fillStates(ctx); err != nil {
+		return fmt.Errorf("read states: %w", err)
+	}
+	return nil
+}
+
+// readTimelines fills the timelines.
+func (b *builder) readTimelines(ctx context.Context) error {
 	if err := b.queryTimelines(ctx); err != nil {
 		return fmt.Errorf("read timelines: %w", err)
 	}
@@ -37,9 +48,6 @@ func (b *builder) fillTimelines(ctx context.Context) error {
 			b.show(j)
 		}
 	}
-	if err := b.fillStates(ctx); err != nil {
-		return fmt.Errorf("read states: %w", err)
-	}
 	return nil
 }
 
@@ -54,7 +62,11 @@ func (b *builder) queryTimelines(ctx context.Context) error {
 		case j.only != 0:
 			nids = append(nids, j.only)
 		case j.query && f.AllowsRoom(j.id) && !f.MatchesNone():
-			ranges = append(ranges, storage.SyncRange{RoomNID: j.nid, All: j.fresh, Last: j.last})
+			limit := j.limit + 1
+			if f.NeedsContent() {
+				limit *= contentFactor
+			}
+			ranges = append(ranges, storage.SyncRange{RoomNID: j.nid, All: j.fresh || j.expanded, Last: j.last, Limit: limit})
 			byNID[j.nid] = j
 		}
 	}
@@ -65,11 +77,7 @@ func (b *builder) queryTimelines(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		limit := b.q.limit + 1
-		if f.NeedsContent() {
-			limit *= contentFactor
-		}
-		if rows, err = storage.SyncTimelines(ctx, b.s.cfg.DB, ranges, b.bounds(), sf, limit); err != nil {
+		if rows, err = storage.SyncTimelines(ctx, b.s.cfg.DB, ranges, b.bounds(), sf); err != nil {
 			return err
 		}
 		for _, r := range rows {
@@ -101,9 +109,9 @@ func (b *builder) queryTimelines(ctx context.Context) error {
 		}
 	}
 	for _, j := range byNID {
-		if n := len(j.events); n > b.q.limit {
+		if n := len(j.events); n > j.limit {
 			j.limited = true
-			j.events = j.events[n-b.q.limit:]
+			j.events = j.events[n-j.limit:]
 		}
 		// What the client had of the room, if anything, does not lead up to this timeline.
 		j.limited = j.limited || j.newlyJoined
@@ -150,9 +158,9 @@ func (b *builder) tailTimeline(ctx context.Context, j *job) error {
 	if err != nil {
 		return err
 	}
-	if n := len(shown); n > b.q.limit {
+	if n := len(shown); n > j.limit {
 		j.limited = true
-		shown = shown[n-b.q.limit:]
+		shown = shown[n-j.limit:]
 	}
 	if len(shown) > 0 {
 		j.timeline = make([]item, len(shown))
@@ -237,7 +245,7 @@ func (b *builder) lookUp(ctx context.Context) error {
 			seen[visibilityTuple] = true
 			seen[memberTuple(b.q.userID)] = true
 		}
-		if b.q.lazy && !j.left {
+		if j.lazy && !j.left {
 			b.wantSenders(j, seen)
 		}
 		if len(seen) == 0 || first.StateRoot == (store.Root{}) {

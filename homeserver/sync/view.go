@@ -37,19 +37,55 @@ type view struct {
 	waiting map[*waiter]struct{}
 	used    time.Time
 
-	// ignored holds the users this one ignores, as of a count of the changes of that list.
-	ignored    atomic.Pointer[ignoredUsers]
-	ignoredGen atomic.Int64
+	// What the user's account data says: whom they ignore, which rooms are direct messages, the tags of their rooms.
+	ignored remembered[map[string]bool]
+	direct  remembered[map[string]bool]
+	tags    remembered[map[string][]string]
 }
 
-type ignoredUsers struct {
+// remembered is something read from the database that is good until it is forgotten.
+type remembered[T any] struct {
+	gen   atomic.Int64 // how often it has been forgotten
+	value atomic.Pointer[reading[T]]
+}
+
+// reading is what was read while the count of a remembered stood at gen.
+type reading[T any] struct {
 	gen   int64
-	users map[string]bool
+	value T
+}
+
+// forget has the next get read anew.
+func (r *remembered[T]) forget() { r.gen.Add(1) }
+
+// get returns what is remembered, or what read says.
+func (r *remembered[T]) get(read func() (T, error)) (T, error) {
+	gen := r.gen.Load()
+	if v := r.value.Load(); v != nil && v.gen == gen {
+		return v.value, nil
+	}
+	value, err := read()
+	if err == nil {
+		r.value.Store(&reading[T]{gen, value})
+	}
+	return value, err
 }
 
 type earlyRow struct {
 	room *room
 	e    *entry
+}
+
+// forget drops what is remembered of account data that has changed.
+func (v *view) forget(dataType string, global bool) {
+	switch {
+	case global && dataType == ignoredUsersType:
+		v.ignored.forget()
+	case global && dataType == directType:
+		v.direct.forget()
+	case !global && dataType == tagsType:
+		v.tags.forget()
+	}
 }
 
 // waiter is a request that waits.
