@@ -252,6 +252,7 @@ func (receiveCodec) Append(dst []byte, r receiveRequest) ([]byte, error) {
 		e.str(ev.Event.ID())
 		e.bytes(ev.Event.JSON())
 		e.bool(ev.Anew)
+		e.bool(ev.History)
 		e.bool(ev.StateBefore != nil)
 		if ev.StateBefore != nil {
 			e.int(int64(len(ev.StateBefore)))
@@ -282,6 +283,7 @@ func (receiveCodec) Decode(data []byte) (receiveRequest, error) {
 		}
 		r.events[i].Event = ev
 		r.events[i].Anew = d.bool()
+		r.events[i].History = d.bool()
 		if d.bool() {
 			r.events[i].StateBefore = make([]string, d.len())
 			for j := range r.events[i].StateBefore {

@@ -89,6 +89,9 @@ func (l *lane) placeFork(ctx context.Context, w *work, p *pending, r *Received) 
 	if err != nil {
 		return err
 	}
+	if r.History {
+		return f.placeBehind(ctx, p, before)
+	}
 	return f.place(ctx, w, p, before, prevs)
 }
 
@@ -372,6 +375,18 @@ func (f *fork) authorise(ctx context.Context, root store.Root, tuples []event.Tu
 		}
 	}
 	return st, nil
+}
+
+// placeBehind judges an event by the state before it, and puts it in its place, which is not at the end of the room.
+func (f *fork) placeBehind(ctx context.Context, p *pending, before store.Root) error {
+	p.before = &before
+	f.keepNodes(p)
+	p.aside = true
+	st, err := f.authorise(ctx, before, p.rec.event.AuthTuples())
+	if err != nil {
+		return err
+	}
+	return f.l.judge(p, store.Rejected, event.Authorise(p.rec.event, st))
 }
 
 // place judges an event by the state before it and by the current state, and puts it in its place.

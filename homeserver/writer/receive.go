@@ -24,6 +24,9 @@ type Received struct {
 	// far as this server can tell, and what it knew of an earlier stay is no end of the room any more. Where somebody else
 	// has entered in the meantime it is placed like any other event.
 	Anew bool
+	// History is set for an event from before what is known of the room, which takes its place there and moves neither the
+	// room's end nor its current state. Stored as an outlier first, it keeps its number below zero and is no news to anybody.
+	History bool
 }
 
 // MissingEventsError says which events have to be stored before an event can be received.
@@ -128,7 +131,7 @@ func (l *lane) receive(ctx context.Context, it *item) error {
 	if err := l.checkAuthEvents(ctx, p); err != nil {
 		return err
 	}
-	if l.isNext(w, r) {
+	if !r.History && l.isNext(w, r) {
 		err = l.placeNext(ctx, w, p)
 	} else {
 		err = l.placeFork(ctx, w, p, r)
