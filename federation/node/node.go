@@ -59,6 +59,9 @@ func New(_ context.Context, c *homeserver.Core) (*Node, error) {
 	return n, nil
 }
 
+// Close ends the connections to other servers that are not in use, after the process has drained.
+func (n *Node) Close() { n.Client.Close() }
+
 // Remotes is what the services of the core reach other servers through.
 func (n *Node) Remotes() homeserver.Remotes {
 	return homeserver.Remotes{Servers: n.servers, Attach: n.attach}

@@ -174,7 +174,7 @@ func (c *Cluster) config(tb testing.TB, name string) *config.Config {
 	cfg.RateLimitsOptions = unlimited()
 	cfg.WorkerReplicationSecret = "test"
 	socket := func(name string) string { return filepath.Join(c.dir, name+".sock") }
-	client := listener("client", "federation", "media")
+	client := listener("client", "federation", "keys", "openid", "media")
 	private := config.Listener{Type: "http", Path: socket(name), Resources: []config.ListenerResource{{Names: []string{"replication"}}}}
 	if len(c.cfg.Workers) > 0 {
 		host, port := splitAddr(tb, c.redis)

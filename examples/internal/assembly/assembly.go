@@ -83,7 +83,10 @@ func run(ctx context.Context, cfg *config.Config, parts Parts) (err error) {
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, core.Close()) }()
+	defer func() {
+		federation.Close()
+		err = errors.Join(err, core.Close())
+	}()
 	hs, err := homeserver.New(parts(core, federation))
 	if err != nil {
 		return err
