@@ -32,7 +32,8 @@ func newPeople(t testing.TB, change ...func(cfg *homeservertest.ClusterConfig)) 
 				clientapi.Registration(c.Accounts), clientapi.Profile(c.Accounts, clientapi.ProfileConfig{}),
 				clientapi.AccountData(c.AccountData), clientapi.Rooms(c.Rooms), clientapi.RoomDirectory(c.Rooms),
 				clientapi.UserRooms(c.Rooms), clientapi.Receipts(c.Receipts), clientapi.Typing(c.Typing), clientapi.Sync(c.Sync),
-				clientapi.Events(c.Sync, c.Rooms), clientapi.Presence(c.Presence),
+				clientapi.Events(c.Sync, c.Rooms), clientapi.Presence(c.Presence), clientapi.PushRules(c.Push),
+				clientapi.Pushers(c.Pushers), clientapi.Login(c.Accounts), clientapi.Logout(c.Accounts), clientapi.Account(c.Accounts),
 			})
 		},
 	}

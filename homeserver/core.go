@@ -17,6 +17,7 @@ import (
 	"github.com/weft-im/weft/homeserver/lease"
 	"github.com/weft-im/weft/homeserver/presence"
 	"github.com/weft-im/weft/homeserver/push"
+	"github.com/weft-im/weft/homeserver/pushers"
 	"github.com/weft-im/weft/homeserver/ratelimit"
 	"github.com/weft-im/weft/homeserver/receipts"
 	"github.com/weft-im/weft/homeserver/room"
@@ -66,6 +67,7 @@ type Core struct {
 	Accounts    *account.Service
 	AccountData *accountdata.Service
 	Push        *push.Service
+	Pushers     *pushers.Service
 	Receipts    *receipts.Service
 	Typing      *typing.Service
 	// Presence is nil where presence is switched off.
@@ -159,7 +161,7 @@ func (c *Core) openKeys() error {
 // it: the store first, then who reads through the store.
 func (c *Core) openServices(ctx context.Context, federate Federate) error {
 	cfg := c.Config
-	starts, err := streamStarts(ctx, c.DB, []string{"events", "caches", "account_data", "push_rules", "receipts"})
+	starts, err := streamStarts(ctx, c.DB, []string{"events", "caches", "account_data", "push_rules", "pushers", "receipts"})
 	if err != nil {
 		return err
 	}
@@ -268,7 +270,7 @@ func (c *Core) openWriter(ctx context.Context, from replication.Position) error 
 
 // openEdgeStreams makes the services of what surrounds events: account data, receipts, typing.
 func (c *Core) openEdgeStreams(ctx context.Context, starts map[string]replication.Position) error {
-	if err := c.openPush(ctx, starts["push_rules"]); err != nil {
+	if err := c.openPush(ctx, starts); err != nil {
 		return err
 	}
 	accountIDs, err := c.streamIDs(ctx, streams.AccountData().Info(), accountdata.MaxIDSQL)

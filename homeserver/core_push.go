@@ -6,18 +6,28 @@ import (
 
 	"github.com/weft-im/weft/homeserver/accountdata"
 	"github.com/weft-im/weft/homeserver/push"
+	"github.com/weft-im/weft/homeserver/pushers"
 	"github.com/weft-im/weft/homeserver/streams"
 	"github.com/weft-im/weft/replication"
 )
 
-// openPush makes the service of push rules.
-func (c *Core) openPush(ctx context.Context, from replication.Position) error {
+// openPush makes the services of push rules and of pushers.
+func (c *Core) openPush(ctx context.Context, starts map[string]replication.Position) error {
 	ids, err := c.streamIDs(ctx, streams.PushRules().Info(), push.MaxIDSQL)
 	if err != nil {
 		return err
 	}
 	c.Push, err = push.New(push.Config{
-		DB: c.DB, Store: c.Store, Client: c.Replication, Writers: c.Writers, RPC: c.RPC, IDs: ids, From: from,
+		DB: c.DB, Store: c.Store, Client: c.Replication, Writers: c.Writers, RPC: c.RPC, IDs: ids, From: starts["push_rules"],
+	})
+	if err != nil {
+		return err
+	}
+	if ids, err = c.streamIDs(ctx, streams.Pushers().Info(), pushers.MaxIDSQL); err != nil {
+		return err
+	}
+	c.Pushers, err = pushers.New(pushers.Config{
+		DB: c.DB, Store: c.Store, Client: c.Replication, Writers: c.Writers, RPC: c.RPC, IDs: ids, From: starts["pushers"],
 	})
 	return err
 }

@@ -14,3 +14,19 @@ func PushRules() replication.Stream[PushRulesRow] {
 		Codec:      replication.MustArrayCodec[PushRulesRow](),
 	}
 }
+
+// PushersRow is a row of the pushers stream: a pusher was made, changed or taken away.
+type PushersRow struct {
+	UserID  string
+	AppID   string
+	Pushkey string
+	Deleted bool
+}
+
+// Pushers is the stream of changes of pushers, whose one writer is the main process. See package homeserver/pushers.
+func Pushers() replication.Stream[PushersRow] {
+	return replication.Stream[PushersRow]{
+		StreamInfo: replication.StreamInfo{Name: "pushers"},
+		Codec:      replication.MustArrayCodec[PushersRow](),
+	}
+}

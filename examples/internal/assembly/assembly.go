@@ -41,6 +41,7 @@ func Groups(c *homeserver.Core, federation *node.Node) []homeserver.Group {
 		clientapi.AdminAccounts(c.Accounts),
 		clientapi.AccountData(c.AccountData),
 		clientapi.PushRules(c.Push),
+		clientapi.Pushers(c.Pushers),
 		clientapi.Rooms(c.Rooms),
 		clientapi.RoomDirectory(c.Rooms),
 		clientapi.UserRooms(c.Rooms),
