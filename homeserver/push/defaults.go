@@ -10,6 +10,13 @@ import (
 // RuleMaster is the id of the rule that, once enabled, turns all notifications off.
 const RuleMaster = ".m.rule.master"
 
+// The rules that look for mentions in the text of events that do not say whom they mention.
+const (
+	ruleDisplayName = ".m.rule.contains_display_name"
+	ruleUserName    = ".m.rule.contains_user_name"
+	ruleRoomNotif   = ".m.rule.roomnotif"
+)
+
 // Defaults returns the server's rules as they are for a user who has changed nothing. The result is the caller's own; what
 // its rules refer to is not.
 //
@@ -29,16 +36,16 @@ func Defaults(userID string) *Ruleset {
 				eventMatch("type", event.TypeMember), eventMatch("content.membership", event.MembershipInvite), eventMatch("state_key", userID))),
 			rule(".m.rule.member_event", actNothing(), conditions(eventMatch("type", event.TypeMember))),
 			rule(".m.rule.is_user_mention", actMention(), conditions(propertyContains(`content.m\.mentions.user_ids`, userID))),
-			rule(".m.rule.contains_display_name", actMention(), conditions(condition{Kind: condDisplayName})),
+			rule(ruleDisplayName, actMention(), conditions(condition{Kind: condDisplayName})),
 			rule(".m.rule.is_room_mention", actHighlight(), conditions(propertyIs(`content.m\.mentions.room`, true), mayNotify("room"))),
-			rule(".m.rule.roomnotif", actHighlight(), conditions(eventMatch("content.body", "@room"), mayNotify("room"))),
+			rule(ruleRoomNotif, actHighlight(), conditions(eventMatch("content.body", "@room"), mayNotify("room"))),
 			rule(".m.rule.tombstone", actHighlight(), conditions(eventMatch("type", "m.room.tombstone"), eventMatch("state_key", ""))),
 			rule(".m.rule.reaction", actNothing(), conditions(eventMatch("type", "m.reaction"))),
 			rule(".m.rule.room.server_acl", actNothing(), conditions(eventMatch("type", "m.room.server_acl"), eventMatch("state_key", ""))),
 			rule(".m.rule.suppress_edits", actNothing(), conditions(propertyIs(`content.m\.relates_to.rel_type`, "m.replace"))),
 			rule(".org.matrix.msc3930.rule.poll_response", actNothing(), conditions(eventMatch("type", "org.matrix.msc3381.poll.response"))),
 		},
-		Content: []Rule{{ID: ".m.rule.contains_user_name", Default: true, Enabled: true, Actions: actMention(), Pattern: &local}},
+		Content: []Rule{{ID: ruleUserName, Default: true, Enabled: true, Actions: actMention(), Pattern: &local}},
 		Room:    []Rule{},
 		Sender:  []Rule{},
 		Underride: []Rule{
