@@ -81,6 +81,7 @@ func (p *Process) ownGroups() []Group {
 				{Method: http.MethodGet, Path: "/_synapse/metrics", Raw: metrics},
 			},
 		},
+		profiles(),
 	}
 }
 

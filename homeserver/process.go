@@ -195,7 +195,8 @@ func (p *Process) addListeners() error {
 
 // The resources of the groups every process has.
 const (
-	resourceReady = "ready" // on listeners that are not public
+	resourceReady    = "ready"    // on listeners that are not public
+	resourceProfiles = "profiles" // on listeners that carry nothing for clients and servers
 )
 
 // resources returns what a listener serves, with what its names imply.
@@ -214,6 +215,9 @@ func (p *Process) resources(lc *config.Listener) []string {
 	implied(ResourceFederation, ResourceKeys, ResourceOpenID)
 	if operational(lc) {
 		out = append(out, resourceReady, ResourceMetrics)
+		if private(lc) {
+			out = append(out, resourceProfiles)
+		}
 	}
 	return out
 }
