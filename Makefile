@@ -39,10 +39,13 @@ $(BIN)/golangci-lint-$(GOLANGCI_LINT_VERSION):
 	GOBIN=$(BIN) go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_LINT_VERSION)
 	@mv $(BIN)/golangci-lint $@
 
-# Benchmarks compare with pgbench and with themselves in one run: read the ratios, not the times.
+# Benchmarks compare with pgbench and with themselves in one run: read the ratios, not the times. First of each part,
+# then of whole clusters (see `bin/weftctl bench -h`).
 bench:
 	@build/ensure postgresql redis
 	go test -run '^$$' -bench . -benchmem ./...
+	@go build -o $(BIN)/ ./examples/...
+	$(BIN)/weftctl bench
 
 # Every fuzz target, one after another.
 fuzz:

@@ -6,6 +6,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"maps"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"github.com/weft-im/weft/examples/internal/unlimited"
 	"github.com/weft-im/weft/homeserver/cluster"
 )
 
@@ -59,35 +61,20 @@ func run(ctx context.Context) error {
 
 // options open what a test suite needs open: registration, no rate limits, private addresses.
 func options(ca string) map[string]any {
-	unlimited := map[string]any{"per_second": 1_000_000, "burst_count": 1_000_000}
-	options := map[string]any{
+	options := unlimited.Options()
+	maps.Copy(options, map[string]any{
 		// The tests of power levels name the creator among the users, as room versions before 12 do.
-		"default_room_version":                           "10",
-		"enable_registration":                            true,
-		"enable_registration_without_verification":       true,
-		"registration_shared_secret":                     "complement",
-		"allow_guest_access":                             true,
-		"federation_custom_ca_list":                      []string{filepath.Join(ca, "ca.crt")},
-		"federation_ip_range_blacklist":                  []string{},
-		"ip_range_blacklist":                             []string{},
-		"url_preview_enabled":                            true,
-		"url_preview_ip_range_blacklist":                 []string{},
-		"allow_public_rooms_over_federation":             true,
-		"allow_public_rooms_without_auth":                true,
-		"bcrypt_rounds":                                  4,
-		"rc_room_creation":                               unlimited,
-		"rc_reports":                                     unlimited,
-		"rc_message":                                     unlimited,
-		"rc_registration":                                unlimited,
-		"rc_admin_redaction":                             unlimited,
-		"rc_login":                                       map[string]any{"address": unlimited, "account": unlimited, "failed_attempts": unlimited},
-		"rc_joins":                                       map[string]any{"local": unlimited, "remote": unlimited},
-		"rc_joins_per_room":                              unlimited,
-		"rc_invites":                                     map[string]any{"per_room": unlimited, "per_user": unlimited, "per_issuer": unlimited},
-		"rc_3pid_validation":                             unlimited,
-		"rc_presence":                                    map[string]any{"per_user": unlimited},
-		"federation_rr_transactions_per_room_per_second": 9999,
-	}
+		"default_room_version":               "10",
+		"registration_shared_secret":         "complement",
+		"allow_guest_access":                 true,
+		"federation_custom_ca_list":          []string{filepath.Join(ca, "ca.crt")},
+		"federation_ip_range_blacklist":      []string{},
+		"ip_range_blacklist":                 []string{},
+		"url_preview_enabled":                true,
+		"url_preview_ip_range_blacklist":     []string{},
+		"allow_public_rooms_over_federation": true,
+		"allow_public_rooms_without_auth":    true,
+	})
 	if files, _ := filepath.Glob("/complement/appservice/*.yaml"); len(files) > 0 {
 		options["app_service_config_files"] = files
 	}

@@ -27,6 +27,7 @@ func commands() []command {
 		{"migrate", "bring the database's schema up to date", migrateCommand},
 		{"ps", "list the processes of the cluster in WEFT_DIR", psCommand},
 		{"start", "start the main process, or workers", startCommand},
+		{"bench", "measure what a homeserver costs, and compare it with its targets", benchCommand},
 		{"stop", "stop the main process, or workers", stopCommand},
 		{"restart", "stop and start the main process, or workers", restartCommand},
 	}
