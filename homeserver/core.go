@@ -26,6 +26,7 @@ import (
 	"github.com/weft-im/weft/homeserver/streams"
 	"github.com/weft-im/weft/homeserver/sync"
 	"github.com/weft-im/weft/homeserver/task"
+	"github.com/weft-im/weft/homeserver/token"
 	"github.com/weft-im/weft/homeserver/typing"
 	"github.com/weft-im/weft/homeserver/writer"
 	"github.com/weft-im/weft/replication"
@@ -197,7 +198,7 @@ func (c *Core) openServices(ctx context.Context, federate Federate) error {
 	c.Rooms, err = room.New(room.Config{
 		ServerName: cfg.ServerName, DB: c.DB, Store: c.Store, Writer: c.Writer, WriterIDs: c.WriterIDs, Profiles: c.Accounts,
 		Follower: eventFollower{c.Replication}, Personal: personal{c.AccountData, c.Push}, DefaultVersion: cfg.DefaultRoomVersion,
-		Limits: c.Limits, Remote: remotes.Rooms, RemoteDirectory: remotes.Directory, Log: c.Log,
+		Limits: c.Limits, Remote: remotes.Rooms, RemoteDirectory: remotes.Directory, Positions: positions{c}, Log: c.Log,
 	})
 	if err != nil {
 		return err
@@ -331,7 +332,23 @@ func (c *Core) tasks() []task.Task {
 	return []task.Task{
 		task.Periodic{Name: "account_maintenance", Every: time.Hour, Run: c.Accounts.Maintain},
 		task.Periodic{Name: "cache_invalidations", Every: time.Hour, Run: c.Caches.Prune},
+		task.Periodic{Name: "state_garbage", Every: 12 * time.Hour, Run: c.collectStateGarbage},
 	}
+}
+
+// collectStateGarbage deletes the parts of room states that nothing refers to any more.
+func (c *Core) collectStateGarbage(ctx context.Context) error {
+	began := time.Now()
+	r, err := storage.CollectStateGarbage(ctx, c.DB, storage.StateGCConfig{})
+	if errors.Is(err, storage.ErrCollecting) {
+		return nil // by hand, from another program
+	}
+	if err != nil {
+		return err
+	}
+	c.Log.Info().Str("component", "state_garbage").Int64("count", r.Deleted).Int64("reachable", r.Reachable).
+		Int64("duration_ms", time.Since(began).Milliseconds()).Msg("collected unused parts of room states")
+	return nil
 }
 
 // Close closes the database and the log, after the process has drained.
@@ -357,6 +374,12 @@ type eventFollower struct{ client *replication.Client }
 func (f eventFollower) WaitForEvent(ctx context.Context, writer string, nid storage.EventNID) error {
 	return f.client.WaitFor(ctx, "events", writer, int64(nid))
 }
+
+// positions tells where this process stands, for room.Positions: package sync knows, which is opened after the rooms.
+type positions struct{ core *Core }
+
+// Current implements room.Positions.
+func (p positions) Current() token.Sync { return p.core.Sync.Current() }
 
 // named makes a Component of a service.
 type named struct {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/weft-im/weft/replication"
@@ -26,19 +27,29 @@ type WriterConfig[R any] struct {
 
 // Writer writes rows of a stream that lives in the database: numbers them, stores them together with the position in one
 // transaction, and announces them after the commit. It is safe for concurrent use.
-type Writer[R any] struct{ cfg WriterConfig[R] }
+type Writer[R any] struct {
+	cfg WriterConfig[R]
+
+	mu sync.Mutex
+	// unsettled are numbers of commits that were not answered and whose fate could not be found out either, because the
+	// database stayed away. They hold the position back until a later Write finds it out.
+	unsettled []*storage.IDs
+}
 
 // NewWriter returns a Writer.
-func NewWriter[R any](cfg WriterConfig[R]) *Writer[R] { return &Writer[R]{cfg} }
+func NewWriter[R any](cfg WriterConfig[R]) *Writer[R] { return &Writer[R]{cfg: cfg} }
 
 // Write runs fn in a transaction with n numbers for rows, in ascending order, and the number of the writing instance for
 // their writer_nid column. fn stores the rows and returns those it stored; when it returns none, no number is used and
 // nothing is announced. fn must be repeatable. Its errors are returned as they are.
 //
 // When the connection breaks during the commit, Write finds out whether the transaction took place; it fails only if it
-// did not, or if it cannot tell in a minute. Followers may then be told of rows that are not there.
+// did not, or if it cannot tell in a minute. Followers then look in the database which rows there are.
 func (w *Writer[R]) Write(ctx context.Context, n int, fn func(ctx context.Context, tx *storage.Tx, ids []int64, writer storage.WriterNID) ([]replication.Row[R], error)) error {
 	const attempts = 5
+	if err := w.settleOld(ctx); err != nil {
+		return err
+	}
 	for attempt := 1; ; attempt++ {
 		ids, err := w.cfg.IDs.Take(ctx, n, 0)
 		if err != nil {
@@ -53,12 +64,12 @@ func (w *Writer[R]) Write(ctx context.Context, n int, fn func(ctx context.Contex
 			return w.cfg.IDs.WritePosition(ctx, tx, ids)
 		})
 		if len(rows) > 0 && err != nil && uncertain(err) {
-			return w.settle(ctx, ids, rows, err)
+			return w.settle(ctx, ids, err)
 		}
 		if err == nil && len(rows) > 0 {
 			// The publisher keeps the rows while the numbers hold the position back. Were they given back first, a
 			// transaction beside this one could announce a position above rows that are not published yet.
-			err = w.hold(rows)
+			err = w.publish(rows)
 			ids.Done()
 			w.cfg.Publisher.Advance(w.cfg.IDs.Position())
 			return err
@@ -76,7 +87,7 @@ func (w *Writer[R]) Write(ctx context.Context, n int, fn func(ctx context.Contex
 	}
 }
 
-func (w *Writer[R]) hold(rows []replication.Row[R]) error {
+func (w *Writer[R]) publish(rows []replication.Row[R]) error {
 	if err := w.cfg.Publisher.Publish(0, rows...); err != nil {
 		return fmt.Errorf("publish stream rows: %w", err)
 	}
@@ -90,20 +101,22 @@ func uncertain(err error) bool {
 }
 
 // settle finds out what became of a transaction whose commit was not answered.
-func (w *Writer[R]) settle(ctx context.Context, ids *storage.IDs, rows []replication.Row[R], cause error) error {
+func (w *Writer[R]) settle(ctx context.Context, ids *storage.IDs, cause error) error {
 	// The numbers hold back the position of the stream until this is known, so it goes on without the caller.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
 	defer cancel()
-	// Resolve lets the position go, so the rows must be with the publisher before. If they turn out not to be there, a
-	// follower that looks finds what was there before.
-	if err := w.hold(rows); err != nil {
-		return errors.Join(cause, err)
-	}
+	// Resolve lets the position go. What it passes then may be there or not, so followers read it from the database.
+	all := ids.All()
+	w.cfg.Publisher.Doubt(all[len(all)-1])
 	if err := w.cfg.IDs.Resolve(ctx, ids); err != nil {
+		if !errors.Is(err, storage.ErrWriterReplaced) {
+			w.mu.Lock()
+			w.unsettled = append(w.unsettled, ids)
+			w.mu.Unlock()
+		}
 		return errors.Join(cause, fmt.Errorf("settle an unanswered commit: %w", err))
 	}
 	defer func() { w.cfg.Publisher.Advance(w.cfg.IDs.Position()) }()
-	all := ids.All()
 	stored, _, err := w.cfg.Source(ctx, w.cfg.Instance, all[0]-1, all[len(all)-1], len(all))
 	if err != nil {
 		return errors.Join(cause, fmt.Errorf("settle an unanswered commit: %w", err))
@@ -111,5 +124,20 @@ func (w *Writer[R]) settle(ctx context.Context, ids *storage.IDs, rows []replica
 	if len(stored) == 0 {
 		return cause
 	}
+	return nil
+}
+
+// settleOld lets go of the position where an earlier commit still holds it.
+func (w *Writer[R]) settleOld(ctx context.Context) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if len(w.unsettled) == 0 {
+		return nil
+	}
+	if err := w.cfg.IDs.Resolve(ctx, w.unsettled...); err != nil {
+		return fmt.Errorf("settle unanswered commits: %w", err)
+	}
+	w.unsettled = nil
+	w.cfg.Publisher.Advance(w.cfg.IDs.Position())
 	return nil
 }

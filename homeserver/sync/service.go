@@ -105,6 +105,13 @@ func New(cfg Config) (*Service, error) {
 	return s, nil
 }
 
+// Current returns the point in all streams that this process has reached.
+func (s *Service) Current() token.Sync {
+	s.hub.mu.RLock()
+	defer s.hub.mu.RUnlock()
+	return s.hub.now()
+}
+
 // Advance tells how far the rows of a stream have been handled in this process, for the streams whose owners fill parts
 // of a response: push_rules, presence, to_device, device_lists. The waiting requests of the given users look again. Call
 // it from the stream's handler; rows of several users in one update need one call.
