@@ -78,6 +78,9 @@ func (s *Supervisor) Run(ctx context.Context) (err error) {
 
 	backends, err := s.startBackends(ctx)
 	if err != nil {
+		if ctx.Err() != nil {
+			return nil // stopped while it was starting
+		}
 		return err
 	}
 	defer func() { err = errors.Join(err, backends.stop()) }()
