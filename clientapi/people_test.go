@@ -34,6 +34,7 @@ func newPeople(t testing.TB, change ...func(cfg *homeservertest.ClusterConfig)) 
 				clientapi.UserRooms(c.Rooms), clientapi.Receipts(c.Receipts), clientapi.Typing(c.Typing), clientapi.Sync(c.Sync),
 				clientapi.Events(c.Sync, c.Rooms), clientapi.Presence(c.Presence), clientapi.PushRules(c.Push),
 				clientapi.Pushers(c.Pushers), clientapi.Login(c.Accounts), clientapi.Logout(c.Accounts), clientapi.Account(c.Accounts),
+				clientapi.UserDirectory(c.UserDirectory), clientapi.Search(c.Rooms), clientapi.Devices(c.Accounts),
 			})
 		},
 	}

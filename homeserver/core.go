@@ -28,6 +28,7 @@ import (
 	"github.com/weft-im/weft/homeserver/task"
 	"github.com/weft-im/weft/homeserver/token"
 	"github.com/weft-im/weft/homeserver/typing"
+	"github.com/weft-im/weft/homeserver/userdir"
 	"github.com/weft-im/weft/homeserver/writer"
 	"github.com/weft-im/weft/replication"
 	"github.com/weft-im/weft/replication/rpc"
@@ -75,6 +76,8 @@ type Core struct {
 	Presence *presence.Service
 	Rooms    *room.Service
 	Sync     *sync.Service
+	// UserDirectory finds people.
+	UserDirectory *userdir.Service
 
 	components []Component
 	servers    ServerAuthenticator
@@ -222,6 +225,9 @@ func (c *Core) openServices(ctx context.Context, federate Federate) error {
 		return err
 	}
 	c.components = append(c.components, named{"account_rooms", roomWorker})
+	if err := c.openUserDirectory(); err != nil {
+		return err
+	}
 	c.servers = remotes.Servers
 	if remotes.Attach == nil {
 		return nil

@@ -120,6 +120,9 @@ func (s *Service) Deactivate(ctx context.Context, userID string, erase bool) err
 		if err := storage.DeleteProfile(ctx, tx, a.NID); err != nil {
 			return err
 		}
+		if err := storage.DeleteDirectoryUsers(ctx, tx, []storage.UserNID{a.NID}); err != nil {
+			return err
+		}
 		drop.Keys(profilesCache, a.UserID)
 		return storage.RequestRoomWork(ctx, tx, a.NID, storage.RoomWorkLeave, s.now())
 	})

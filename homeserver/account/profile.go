@@ -9,6 +9,7 @@ import (
 	"github.com/weft-im/weft/homeserver/cache"
 	"github.com/weft-im/weft/homeserver/id"
 	"github.com/weft-im/weft/homeserver/mxerr"
+	"github.com/weft-im/weft/homeserver/userdir"
 	"github.com/weft-im/weft/storage"
 )
 
@@ -175,7 +176,7 @@ func (s *Service) SetProfileField(ctx context.Context, by *Requester, userID, fi
 			if !names {
 				return nil
 			}
-			if err := storage.SetProfileNames(ctx, tx, a.NID, p.DisplayName, p.AvatarURL); err != nil {
+			if err := setNames(ctx, tx, a.NID, a.UserID, p.DisplayName, p.AvatarURL); err != nil {
 				return err
 			}
 			if err := storage.RequestRoomWork(ctx, tx, a.NID, storage.RoomWorkProfile, s.now()); err != nil {
@@ -196,6 +197,14 @@ func (s *Service) SetProfileField(ctx context.Context, by *Requester, userID, fi
 		s.wakeRoomWork()
 	}
 	return err
+}
+
+// setNames sets display name and avatar, in the profile and in the user directory.
+func setNames(ctx context.Context, q storage.Querier, user storage.UserNID, userID string, displayName, avatarURL *string) error {
+	if err := storage.SetProfileNames(ctx, q, user, displayName, avatarURL); err != nil {
+		return err
+	}
+	return storage.PutDirectoryUsers(ctx, q, []storage.DirectoryUser{userdir.Entry(user, userID, displayName, avatarURL)})
 }
 
 // parseProfileChange checks a value and returns what puts it into a profile.

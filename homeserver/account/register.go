@@ -336,7 +336,7 @@ func (s *Service) create(ctx context.Context, n NewAccount, localpart string) (s
 		if err := storage.InsertAccount(ctx, tx, row); err != nil {
 			return err
 		}
-		return storage.SetProfileNames(ctx, tx, user, nonEmpty(name), nil)
+		return setNames(ctx, tx, user, userID, nonEmpty(name), nil)
 	})
 	var conflict *storage.ConflictError
 	if errors.As(err, &conflict) {

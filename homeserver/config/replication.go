@@ -10,10 +10,10 @@ type ReplicationOptions struct {
 	StreamWriters StreamWriters `yaml:"stream_writers"`
 	// RunBackgroundTasksOn names the process that runs background tasks. Defaults to main.
 	RunBackgroundTasksOn string `yaml:"run_background_tasks_on"`
-	// UpdateUserDirectory makes main keep the user directory. Defaults to true.
-	UpdateUserDirectory bool `yaml:"update_user_directory" later:"true"`
+	// UpdateUserDirectory makes main keep the user directory, and a worker that runs user_dir. Defaults to true.
+	UpdateUserDirectory bool `yaml:"update_user_directory"`
 	// UpdateUserDirectoryFromWorker names the process that keeps the user directory.
-	UpdateUserDirectoryFromWorker string `yaml:"update_user_directory_from_worker" later:"true"`
+	UpdateUserDirectoryFromWorker string `yaml:"update_user_directory_from_worker"`
 	// NotifyAppservices makes main send to application services. Defaults to true.
 	NotifyAppservices bool `yaml:"notify_appservices" later:"true"`
 	// NotifyAppservicesFromWorker names the process that sends to application services.

@@ -113,6 +113,15 @@ func (c *Config) RunsBackgroundTasks() bool {
 	return c.InstanceName() == on
 }
 
+// UpdatesUserDirectory reports whether this process keeps the user directory: the one update_user_directory_from_worker
+// names, else, with update_user_directory, main or a worker that runs user_dir.
+func (c *Config) UpdatesUserDirectory() bool {
+	if on := c.UpdateUserDirectoryFromWorker; on != "" {
+		return c.InstanceName() == mainAsMaster(on)
+	}
+	return c.UpdateUserDirectory && (!c.IsWorker() || c.AppName() == "user_dir")
+}
+
 // Writers returns the instances that write a stream, by the name stream_writers has for it ("events", "typing"). It is
 // main where nothing else is said.
 func (c *Config) Writers(stream string) []string {

@@ -28,7 +28,7 @@ type RoomsOptions struct {
 	// Retention configures message retention.
 	Retention Retention `yaml:"retention" later:"true"`
 	// UserDirectory configures the user directory.
-	UserDirectory UserDirectory `yaml:"user_directory" later:"true"`
+	UserDirectory UserDirectory `yaml:"user_directory"`
 	// Stats configures room and user statistics.
 	Stats Stats `yaml:"stats" later:"true"`
 	// ServerNotices configures the server notices room.

@@ -46,6 +46,7 @@ func Groups(c *homeserver.Core, federation *node.Node) []homeserver.Group {
 		clientapi.RoomDirectory(c.Rooms),
 		clientapi.UserRooms(c.Rooms),
 		clientapi.Search(c.Rooms),
+		clientapi.UserDirectory(c.UserDirectory),
 		clientapi.Receipts(c.Receipts),
 		clientapi.Typing(c.Typing),
 		clientapi.Presence(c.Presence),
