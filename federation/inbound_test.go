@@ -171,14 +171,14 @@ func TestRestrictedJoin(t *testing.T) {
 	bob := other.user("bob")
 	makeJoin := "/v1/make_join/" + esc(roomID) + "/" + esc(bob) + "?" + allVersions
 	other.refuse("GET", makeJoin, nil, 403, "M_FORBIDDEN")
-	there := other.join(space, bob)
+	other.join(space, bob)
 	inside := other.join(roomID, bob)
 	if e := inside.ends[0]; len(e.SignedKeys(here)) == 0 {
 		t.Errorf("the join is not signed by the server that let the user in: %s", e.JSON())
 	}
 	// Who has left the space cannot use what they were given before.
 	carol := other.user("carol")
-	there = other.join(space, carol)
+	there := other.join(space, carol)
 	v := &view{r: other, roomID: roomID}
 	join := other.makeJoin(v, carol)
 	other.send(there.set(carol, event.TypeMember, carol, `{"membership":"leave"}`))

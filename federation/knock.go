@@ -76,8 +76,13 @@ func (in *Inbound) sendKnock(ctx context.Context, r *homeserver.Request) (any, e
 // Spec: client-server API, "Stripped state" (v1.19).
 func (in *Inbound) strippedState(ctx context.Context, root store.Root) ([]json.RawMessage, error) {
 	found, err := in.store.StateEvents(ctx, root, []event.Tuple{
-		{Type: event.TypeCreate}, {Type: "m.room.name"}, {Type: "m.room.avatar"}, {Type: "m.room.topic"},
-		{Type: event.TypeJoinRules}, {Type: "m.room.canonical_alias"}, {Type: "m.room.encryption"},
+		{Type: event.TypeCreate},
+		{Type: "m.room.name"},
+		{Type: "m.room.avatar"},
+		{Type: "m.room.topic"},
+		{Type: event.TypeJoinRules},
+		{Type: "m.room.canonical_alias"},
+		{Type: "m.room.encryption"},
 	})
 	if err != nil {
 		return nil, fmt.Errorf("read state for those outside: %w", err)

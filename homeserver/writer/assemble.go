@@ -206,7 +206,7 @@ func (c *committer) announce(batch []*share, position int64) {
 			row := c.streamRow(s.lane.room, o)
 			// Upgrades keep the number of the outlier, so they are not rows of the stream; but caches must know.
 			c.w.cfg.Store.Apply(row)
-			if len(o.p.unlocks) == 0 {
+			if len(o.p.unlocks) == 0 && !o.p.redacted {
 				c.w.cfg.Store.Put(storeEvent(o))
 			}
 			if o.p.upgrade {

@@ -43,6 +43,8 @@ type pending struct {
 	allowed bool
 	// unlocks are redactions that were waiting for this event and are to be applied.
 	unlocks []storage.EventNID
+	// redacted says that a redaction which is just being written is applied to it.
+	redacted bool
 	// target is the number of the user in the state key of an m.room.member event.
 	target storage.UserNID
 	// stripped is the stripped state that goes with an invite or knock of a local user.

@@ -106,6 +106,7 @@ type lane struct {
 	state       map[event.Tuple]*record // pieces of the state at the tip, nil for absent ones
 	recent      map[txnKey]*record
 	recentOrder []txnKey
+	ahead       map[string]lookup // of received events that are queued
 	backoff     time.Duration
 }
 
@@ -163,6 +164,9 @@ func (l *lane) work(ctx context.Context, req *request, epoch int, loaded bool) (
 		}
 	}
 	it := &item{req: req}
+	if req.received == nil {
+		l.ahead = nil
+	}
 	var err error
 	switch {
 	case req.received != nil:
@@ -403,6 +407,7 @@ func (l *lane) load(ctx context.Context, epoch int) error {
 	}
 	l.extremities, l.depth, l.newRoom, l.headless = nil, 0, nil, false
 	l.state = make(map[event.Tuple]*record)
+	l.ahead = nil
 	if l.recent == nil {
 		l.recent = make(map[txnKey]*record)
 	}

@@ -10,7 +10,6 @@ import (
 	"github.com/weft-im/weft/homeserver/event"
 	"github.com/weft-im/weft/homeserver/mxerr"
 	"github.com/weft-im/weft/homeserver/store"
-	"github.com/weft-im/weft/storage"
 )
 
 // Received is an event of another server.
@@ -106,11 +105,11 @@ func (l *lane) receive(ctx context.Context, it *item) error {
 		it.outcome = []outcome{{rec: rec, duplicate: true}}
 		return nil
 	}
-	stored, err := l.w.cfg.Store.PlacedByID(ctx, []string{e.ID()})
+	found, err := l.lookUp(ctx, it.req)
 	if err != nil {
 		return err
 	}
-	old := stored[0]
+	old := found.stored
 	if old != nil && old.Flags&store.Outlier == 0 {
 		rec := storedRecord(old)
 		if rec.writer, err = l.w.cfg.WriterNames.Name(ctx, l.w.cfg.DB, old.WriterNID); err != nil {
@@ -144,7 +143,7 @@ func (l *lane) receive(ctx context.Context, it *item) error {
 			return err
 		}
 	}
-	if err := l.checkPendingRedactions(ctx, p); err != nil {
+	if err := l.checkWaiting(ctx, p, found.waiting); err != nil {
 		return err
 	}
 	w.txns = map[txnKey]*record{key: p.rec}
@@ -295,29 +294,6 @@ func (l *lane) findRecords(ctx context.Context, ids []string) (recs []*record, m
 		recs = append(recs, found[id])
 	}
 	return recs, missing, nil
-}
-
-// checkPendingRedactions finds redactions that arrived before the event and may be applied now.
-func (l *lane) checkPendingRedactions(ctx context.Context, p *pending) error {
-	waiting, err := storage.PendingRedactions(ctx, l.w.cfg.DB, l.room.NID, []string{p.rec.event.ID()})
-	if err != nil || len(waiting) == 0 {
-		return err
-	}
-	nids := make([]storage.EventNID, len(waiting))
-	for i, r := range waiting {
-		nids[i] = r.RedactionNID
-	}
-	events, err := l.w.cfg.Store.Events(ctx, nids)
-	if err != nil {
-		return err
-	}
-	for _, e := range events {
-		// Those by power are allowed already: what is left is that sender and redacter share a server.
-		if e != nil && event.ServerName(e.Sender()) == event.ServerName(p.rec.event.Sender()) {
-			p.unlocks = append(p.unlocks, e.NID)
-		}
-	}
-	return nil
 }
 
 // missingFrom finds a MissingEventsError that came from another process.
