@@ -25,6 +25,9 @@ const (
 	maxWorkBackoff = 30 * time.Second
 	// maxFailures is how often an event is tried that this server cannot write.
 	maxFailures = 8
+	// keepTxns is how long a transaction is answered as before when it comes again.
+	keepTxns   = 24 * time.Hour
+	pruneEvery = time.Hour
 )
 
 // queue writes staged events to their rooms, those of one room in the order of arrival.
@@ -103,16 +106,28 @@ func (q *queue) run(ctx context.Context) error {
 	}
 	tick := time.NewTicker(q.in.cfg.ClaimTTL / 3)
 	defer tick.Stop()
+	prune := time.NewTicker(pruneEvery)
+	defer prune.Stop()
 	q.renew(ctx)
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-prune.C:
+			q.prune(ctx)
 		case <-tick.C:
 			q.renew(ctx)
 		case <-q.wake:
 			q.round(ctx, &wg)
 		}
+	}
+}
+
+// prune forgets transactions that will not come again. Every process does it; there is nothing left for the second.
+func (q *queue) prune(ctx context.Context) {
+	before := q.in.cfg.Now().Add(-keepTxns).UnixMilli()
+	if err := storage.PruneServerTxns(ctx, q.in.cfg.DB, before); err != nil && ctx.Err() == nil {
+		q.in.log.Warn().Err(err).Msg("old transactions could not be forgotten")
 	}
 }
 

@@ -35,8 +35,11 @@ type Node struct {
 	Client *federation.Client
 	// Keys finds their keys.
 	Keys *keyring.Ring
+	// Ingest checks their events, and fetches what these refer to.
+	Ingest *federation.Ingest
 
 	servers *federation.ServerAuth
+	inbound *federation.Inbound
 	keys    federation.KeysConfig
 }
 
@@ -47,6 +50,9 @@ func New(_ context.Context, c *homeserver.Core) (*Node, error) {
 		return nil, err
 	}
 	if err := n.openKeys(c); err != nil {
+		return nil, err
+	}
+	if err := n.openIngest(c); err != nil {
 		return nil, err
 	}
 	var err error
@@ -68,16 +74,19 @@ func (n *Node) Remotes() homeserver.Remotes {
 }
 
 // attach makes the parts that need the whole core, and returns what runs with the process.
-func (n *Node) attach(*homeserver.Core) ([]homeserver.Component, error) {
-	return nil, nil
+func (n *Node) attach(c *homeserver.Core) ([]homeserver.Component, error) {
+	if err := n.openInbound(c); err != nil {
+		return nil, err
+	}
+	return []homeserver.Component{n.inbound}, nil
 }
 
 // Groups returns the endpoint groups for other servers.
 func (n *Node) Groups() []homeserver.Group {
-	return []homeserver.Group{
+	return append([]homeserver.Group{
 		federation.Keys(n.keys),
 		federation.Version(version()),
-	}
+	}, n.inboundGroups()...)
 }
 
 func version() federation.ServerVersion {

@@ -20,6 +20,7 @@ func Options() map[string]any {
 		"rc_invites":                               map[string]any{"per_room": rate, "per_user": rate, "per_issuer": rate},
 		"rc_3pid_validation":                       rate,
 		"rc_presence":                              map[string]any{"per_user": rate},
+		"rc_federation":                            map[string]any{"sleep_limit": 1_000_000, "reject_limit": 1_000_000, "concurrent": 10_000},
 		"federation_rr_transactions_per_room_per_second": 9999,
 	}
 }
