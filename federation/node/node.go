@@ -17,6 +17,7 @@ import (
 	"encoding/base64"
 	"fmt"
 	"runtime/debug"
+	"slices"
 	"strings"
 
 	"github.com/weft-im/weft/federation"
@@ -41,6 +42,7 @@ type Node struct {
 	servers *federation.ServerAuth
 	inbound *federation.Inbound
 	keys    federation.KeysConfig
+	queries federation.QueriesConfig
 }
 
 // New makes the parts that the services of the core are built on. It reads the files the configuration names.
@@ -70,7 +72,10 @@ func (n *Node) Close() { n.Client.Close() }
 
 // Remotes is what the services of the core reach other servers through.
 func (n *Node) Remotes() homeserver.Remotes {
-	return homeserver.Remotes{Servers: n.servers, Attach: n.attach}
+	return homeserver.Remotes{
+		Directory: directory{federation.NewDirectory(n.Client)}, Profiles: federation.NewProfiles(n.Client),
+		Servers: n.servers, Attach: n.attach,
+	}
 }
 
 // attach makes the parts that need the whole core, and returns what runs with the process.
@@ -78,15 +83,14 @@ func (n *Node) attach(c *homeserver.Core) ([]homeserver.Component, error) {
 	if err := n.openInbound(c); err != nil {
 		return nil, err
 	}
+	n.openQueries(c)
 	return []homeserver.Component{n.inbound}, nil
 }
 
 // Groups returns the endpoint groups for other servers.
 func (n *Node) Groups() []homeserver.Group {
-	return append([]homeserver.Group{
-		federation.Keys(n.keys),
-		federation.Version(version()),
-	}, n.inboundGroups()...)
+	own := []homeserver.Group{federation.Keys(n.keys), federation.Version(version())}
+	return slices.Concat(own, n.inboundGroups(), n.queryGroups())
 }
 
 func version() federation.ServerVersion {

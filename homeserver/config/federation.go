@@ -27,7 +27,7 @@ type FederationOptions struct {
 	// FederationMetricsDomains get metrics of their own.
 	FederationMetricsDomains []string `yaml:"federation_metrics_domains" later:"true"`
 	// AllowProfileLookupOverFederation shows local profiles to other servers. Defaults to true.
-	AllowProfileLookupOverFederation bool `yaml:"allow_profile_lookup_over_federation" later:"true"`
+	AllowProfileLookupOverFederation bool `yaml:"allow_profile_lookup_over_federation"`
 	// AllowDeviceNameLookupOverFederation shows device names to other servers. Defaults to false.
 	AllowDeviceNameLookupOverFederation bool `yaml:"allow_device_name_lookup_over_federation" later:"true"`
 	// FederationVerifyCertificates checks other servers' certificates. Defaults to true.
