@@ -136,24 +136,7 @@ func (in *Inbound) checkStripped(ctx context.Context, v *event.Version, roomID s
 	if v.RoomIDFromCreate {
 		return in.checkWhole(ctx, v, roomID, state)
 	}
-	out := []byte{'['}
-	for _, raw := range state {
-		var s struct {
-			Type     string          `json:"type"`
-			StateKey *string         `json:"state_key"`
-			Sender   string          `json:"sender"`
-			Content  json.RawMessage `json:"content"`
-		}
-		if json.Unmarshal(raw, &s) != nil || s.Type == "" || s.StateKey == nil || len(s.Content) == 0 || s.Content[0] != '{' {
-			continue
-		}
-		b, err := json.Marshal(s)
-		if err != nil {
-			continue
-		}
-		out = appendItem(out, b)
-	}
-	return append(out, ']'), nil
+	return stripState(state), nil
 }
 
 func (in *Inbound) checkWhole(ctx context.Context, v *event.Version, roomID string, state []json.RawMessage) ([]byte, error) {

@@ -1,11 +1,8 @@
 package federation
 
 import (
-	"cmp"
 	"context"
-	"encoding/base64"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"slices"
 
@@ -60,44 +57,12 @@ func (in *Inbound) makeMember(ctx context.Context, r *store.Room, userID string,
 	if err != nil {
 		return nil, fmt.Errorf("read head of %s: %w", r.ID, err)
 	}
-	prevs, err := in.store.Events(ctx, head.Extremities)
-	if err != nil {
-		return nil, fmt.Errorf("read extremities of %s: %w", r.ID, err)
-	}
-	prevs = slices.DeleteFunc(prevs, func(e *store.Event) bool { return e == nil })
-	slices.SortFunc(prevs, func(a, b *store.Event) int { return cmp.Compare(b.Depth(), a.Depth()) })
-	prevs = prevs[:min(len(prevs), event.MaxPrevEvents)]
-	tuples := event.AuthTuples(r.Version, userID, event.TypeMember, &userID, raw)
-	auth, err := in.store.StateEvents(ctx, head.StateRoot, append(tuples, event.Tuple{Type: event.TypeCreate}))
-	if err != nil {
-		return nil, fmt.Errorf("read auth events: %w", err)
-	}
-	state := make(event.AuthMap, len(auth))
-	d := event.Draft{
-		RoomID: r.ID, Sender: userID, Type: event.TypeMember, StateKey: &userID, Content: raw,
-		Depth: head.Depth + 1, OriginServerTS: in.cfg.Now().UnixMilli(), RefHashes: make(map[string]string),
-	}
-	for i, e := range auth {
-		if e == nil {
-			continue
-		}
-		state[e.Tuple()] = e.Event
-		if i < len(tuples) {
-			d.AuthEvents = append(d.AuthEvents, e.ID())
-			d.RefHashes[e.ID()] = refHash(e.Event)
-		}
-	}
-	for _, e := range prevs {
-		d.PrevEvents = append(d.PrevEvents, e.ID())
-		d.RefHashes[e.ID()] = refHash(e.Event)
-	}
 	// Signed by this server only to have the whole event, for the rules to look at.
-	e, err := event.Build(r.Version, d, in.cfg.Signer)
+	e, err := buildAt(ctx, in.store, in.cfg.Signer, r, head, event.Draft{
+		Sender: userID, Type: event.TypeMember, StateKey: &userID, Content: raw, OriginServerTS: in.cfg.Now().UnixMilli(),
+	})
 	if err != nil {
-		return nil, mxerr.BadJSON.WithMessage(err.Error()).Wrap(err)
-	}
-	if err := event.Authorise(e, state); err != nil {
-		return nil, notAllowed(err)
+		return nil, err
 	}
 	t := &template{RoomVersion: r.Version.ID}
 	if t.Event, err = unsignedEvent(e); err != nil {
@@ -115,18 +80,4 @@ func unsignedEvent(e *event.Event) (raw json.RawMessage, err error) {
 		}
 	}
 	return sjson.SetBytes(raw, "origin", event.ServerName(e.Sender()))
-}
-
-// notAllowed turns the verdict of a rule into a Matrix error.
-func notAllowed(err error) error {
-	var auth *event.AuthError
-	if errors.As(err, &auth) {
-		return mxerr.Forbidden.WithMessage(auth.Reason).Wrap(err)
-	}
-	return err
-}
-
-func refHash(e *event.Event) string {
-	h := e.ReferenceHash()
-	return base64.RawStdEncoding.EncodeToString(h[:])
 }

@@ -200,7 +200,7 @@ func (c *Core) openServices(ctx context.Context, federate Federate) error {
 	}
 	c.Rooms, err = room.New(room.Config{
 		ServerName: cfg.ServerName, DB: c.DB, Store: c.Store, Writer: c.Writer, WriterIDs: c.WriterIDs, Profiles: c.Accounts,
-		Follower: eventFollower{c.Replication}, Personal: personal{c.AccountData, c.Push}, DefaultVersion: cfg.DefaultRoomVersion,
+		Follower: EventFollower{c.Replication}, Personal: personal{c.AccountData, c.Push}, DefaultVersion: cfg.DefaultRoomVersion,
 		Limits: c.Limits, Remote: remotes.Rooms, RemoteDirectory: remotes.Directory, Positions: positions{c}, Log: c.Log,
 	})
 	if err != nil {
@@ -373,12 +373,15 @@ func (c *Core) Close() error {
 	return errors.Join(append(errs, c.log.Close())...)
 }
 
-// eventFollower waits for the events stream, for room.Follower.
-type eventFollower struct{ client *replication.Client }
+// EventFollower waits for the events stream. It is a room.Follower.
+type EventFollower struct {
+	// Client follows the stream. Required.
+	Client *replication.Client
+}
 
 // WaitForEvent implements room.Follower.
-func (f eventFollower) WaitForEvent(ctx context.Context, writer string, nid storage.EventNID) error {
-	return f.client.WaitFor(ctx, "events", writer, int64(nid))
+func (f EventFollower) WaitForEvent(ctx context.Context, writer string, nid storage.EventNID) error {
+	return f.Client.WaitFor(ctx, "events", writer, int64(nid))
 }
 
 // positions tells where this process stands, for room.Positions: package sync knows, which is opened after the rooms.

@@ -38,6 +38,8 @@ type Node struct {
 	Keys *keyring.Ring
 	// Ingest checks their events, and fetches what these refer to.
 	Ingest *federation.Ingest
+	// Rooms joins rooms of other servers, and fetches what was in them.
+	Rooms *federation.RemoteRooms
 
 	servers *federation.ServerAuth
 	inbound *federation.Inbound
@@ -57,6 +59,9 @@ func New(_ context.Context, c *homeserver.Core) (*Node, error) {
 	if err := n.openIngest(c); err != nil {
 		return nil, err
 	}
+	if err := n.openRooms(c); err != nil {
+		return nil, err
+	}
 	var err error
 	n.servers, err = federation.NewServerAuth(federation.ServerAuthConfig{
 		ServerName: c.Config.ServerName, Keys: n.Keys, Allowed: c.Config.FederationDomainWhitelist, Seen: n.Client.Seen, Log: c.Log,
@@ -73,8 +78,8 @@ func (n *Node) Close() { n.Client.Close() }
 // Remotes is what the services of the core reach other servers through.
 func (n *Node) Remotes() homeserver.Remotes {
 	return homeserver.Remotes{
-		Directory: directory{federation.NewDirectory(n.Client)}, Profiles: federation.NewProfiles(n.Client),
-		Servers: n.servers, Attach: n.attach,
+		Directory: federation.NewDirectory(n.Client), Profiles: federation.NewProfiles(n.Client),
+		Servers: n.servers, Rooms: n.Rooms, Attach: n.attach,
 	}
 }
 

@@ -1,23 +1,9 @@
 package node
 
 import (
-	"context"
-
 	"github.com/weft-im/weft/federation"
 	"github.com/weft-im/weft/homeserver"
-	"github.com/weft-im/weft/homeserver/mxerr"
-	"github.com/weft-im/weft/homeserver/room"
 )
-
-// directory is the room.RemoteDirectory of a process.
-type directory struct {
-	*federation.Directory
-}
-
-// EventAt implements room.RemoteDirectory.
-func (directory) EventAt(context.Context, string, int64, bool) (*room.EventAt, error) {
-	return nil, mxerr.NotFound
-}
 
 // openQueries makes what answers questions of other servers about users and rooms.
 func (n *Node) openQueries(c *homeserver.Core) {

@@ -134,8 +134,8 @@ func (s *Service) EventAt(ctx context.Context, who *Requester, roomID string, ts
 	if err != nil {
 		return nil, err
 	}
-	if s.cfg.RemoteDirectory != nil && s.askElsewhere(ctx, a.room, here, forwards) {
-		there, err := s.cfg.RemoteDirectory.EventAt(ctx, roomID, ts, forwards)
+	if s.cfg.Remote != nil && s.askElsewhere(ctx, a.room, here, forwards) {
+		there, err := s.cfg.Remote.EventAt(ctx, roomID, ts, forwards)
 		if err == nil && nearer(there, here, forwards) {
 			here = there
 		}

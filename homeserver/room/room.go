@@ -119,6 +119,9 @@ type Remote interface {
 	Invite(ctx context.Context, roomID string, invite writer.Draft) (writer.Result, error)
 	// Backfill asks for events from before the earliest known ones and returns how many were written.
 	Backfill(ctx context.Context, roomID string, limit int) (int, error)
+	// EventAt returns the event nearest to a time, in a direction, as the servers of the room know it, once it can be read
+	// here.
+	EventAt(ctx context.Context, roomID string, ts int64, forwards bool) (*EventAt, error)
 }
 
 // RemoteDirectory asks other servers about rooms. Errors are as with Remote.
@@ -129,8 +132,6 @@ type RemoteDirectory interface {
 	PublicRooms(ctx context.Context, server string, q PublicRoomsQuery) (*PublicRoomsPage, error)
 	// Hierarchy returns the summary of a room and of its children, as far as one of the servers tells.
 	Hierarchy(ctx context.Context, roomID string, servers []string, suggestedOnly bool) (*RemoteHierarchy, error)
-	// EventAt returns the event nearest to a time, in a direction, as the servers of the room know it.
-	EventAt(ctx context.Context, roomID string, ts int64, forwards bool) (*EventAt, error)
 }
 
 // Identity resolves third-party identifiers at identity servers.
