@@ -30,11 +30,11 @@ func newPeople(t testing.TB, change ...func(cfg *homeservertest.ClusterConfig)) 
 		Parts: func(c *homeserver.Core) homeserver.Config {
 			return c.Process([]homeserver.Group{
 				clientapi.Registration(c.Accounts), clientapi.Profile(c.Accounts, clientapi.ProfileConfig{}),
-				clientapi.AccountData(c.AccountData), clientapi.Rooms(c.Rooms), clientapi.RoomDirectory(c.Rooms),
+				clientapi.AccountData(c.AccountData), clientapi.Rooms(c.Rooms, c.Delayed), clientapi.RoomDirectory(c.Rooms),
 				clientapi.UserRooms(c.Rooms), clientapi.Receipts(c.Receipts), clientapi.Typing(c.Typing), clientapi.Sync(c.Sync),
 				clientapi.Events(c.Sync, c.Rooms), clientapi.Presence(c.Presence), clientapi.PushRules(c.Push),
 				clientapi.Pushers(c.Pushers), clientapi.Login(c.Accounts), clientapi.Logout(c.Accounts), clientapi.Account(c.Accounts),
-				clientapi.UserDirectory(c.UserDirectory), clientapi.Search(c.Rooms), clientapi.Devices(c.Accounts),
+				clientapi.UserDirectory(c.UserDirectory), clientapi.DelayedEvents(c.Delayed), clientapi.Search(c.Rooms), clientapi.Devices(c.Accounts),
 			})
 		},
 	}

@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/weft-im/weft/homeserver"
+	"github.com/weft-im/weft/homeserver/delayed"
 	"github.com/weft-im/weft/homeserver/filter"
 	"github.com/weft-im/weft/homeserver/mxerr"
 	"github.com/weft-im/weft/homeserver/room"
@@ -23,11 +24,11 @@ const maxEventBody = 256 << 10
 const maxCreateBody = 4 << 20
 
 // Rooms is the group of what is done in one room and best served by one instance for all its requests: reading it,
-// sending to it, and its members.
+// sending to it, and its members. later sends events that are to be sent later; nil if none are.
 //
 // Spec: client-server API, "Events" and "Rooms" (v1.19).
-func Rooms(svc *room.Service) homeserver.Group {
-	g := &roomGroup{svc}
+func Rooms(svc *room.Service, later *delayed.Service) homeserver.Group {
+	g := &roomGroup{svc, later}
 	return homeserver.Group{
 		Name:      "rooms",
 		Affinity:  homeserver.ByRoom,
@@ -35,7 +36,10 @@ func Rooms(svc *room.Service) homeserver.Group {
 	}
 }
 
-type roomGroup struct{ svc *room.Service }
+type roomGroup struct {
+	svc   *room.Service
+	later *delayed.Service
+}
 
 // on is an endpoint of one room.
 func on(method, path string, auth homeserver.Auth, limit string, h homeserver.Handler) homeserver.Endpoint {
@@ -62,6 +66,9 @@ func (g *roomGroup) sending() []homeserver.Endpoint {
 }
 
 func (g *roomGroup) send(ctx context.Context, r *homeserver.Request) (any, error) {
+	if r.HasQuery(delayParam) {
+		return g.sendLater(ctx, r, nil)
+	}
 	req, err := eventRequest(r)
 	if err != nil {
 		return nil, err
@@ -72,6 +79,10 @@ func (g *roomGroup) send(ctx context.Context, r *homeserver.Request) (any, error
 }
 
 func (g *roomGroup) putState(ctx context.Context, r *homeserver.Request) (any, error) {
+	if r.HasQuery(delayParam) {
+		key := r.Param("stateKey")
+		return g.sendLater(ctx, r, &key)
+	}
 	req, err := eventRequest(r)
 	if err != nil {
 		return nil, err

@@ -43,7 +43,7 @@ func newRoomAPI(tb testing.TB) *roomAPI {
 	a := &roomAPI{Kit: roomtest.New(tb, nil), tb: tb}
 	rt, err := homeserver.NewRouter(homeserver.RouterConfig{
 		Groups: []homeserver.Group{
-			clientapi.Rooms(a.Rooms), clientapi.RoomDirectory(a.Rooms), clientapi.UserRooms(a.Rooms), clientapi.Search(a.Rooms),
+			clientapi.Rooms(a.Rooms, nil), clientapi.RoomDirectory(a.Rooms), clientapi.UserRooms(a.Rooms), clientapi.Search(a.Rooms),
 		},
 		Authenticator: a,
 	})

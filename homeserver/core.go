@@ -13,6 +13,7 @@ import (
 	"github.com/weft-im/weft/homeserver/accountdata"
 	"github.com/weft-im/weft/homeserver/cache"
 	"github.com/weft-im/weft/homeserver/config"
+	"github.com/weft-im/weft/homeserver/delayed"
 	"github.com/weft-im/weft/homeserver/event"
 	"github.com/weft-im/weft/homeserver/lease"
 	"github.com/weft-im/weft/homeserver/presence"
@@ -76,6 +77,8 @@ type Core struct {
 	Presence *presence.Service
 	Rooms    *room.Service
 	Sync     *sync.Service
+	// Delayed sends events later.
+	Delayed *delayed.Service
 	// UserDirectory finds people.
 	UserDirectory *userdir.Service
 
@@ -228,6 +231,9 @@ func (c *Core) openServices(ctx context.Context, federate Federate) error {
 	if err := c.openUserDirectory(); err != nil {
 		return err
 	}
+	if err := c.openDelayed(); err != nil {
+		return err
+	}
 	c.servers = remotes.Servers
 	if remotes.Attach == nil {
 		return nil
@@ -337,6 +343,7 @@ func (c *Core) Process(groups []Group, tasks ...task.Task) Config {
 func (c *Core) tasks() []task.Task {
 	return []task.Task{
 		task.Periodic{Name: "account_maintenance", Every: time.Hour, Run: c.Accounts.Maintain},
+		task.Periodic{Name: "delayed_events", Every: time.Hour, Run: c.Delayed.Prune},
 		task.Periodic{Name: "cache_invalidations", Every: time.Hour, Run: c.Caches.Prune},
 		task.Periodic{Name: "state_garbage", Every: 12 * time.Hour, Run: c.collectStateGarbage},
 	}

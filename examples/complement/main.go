@@ -67,6 +67,7 @@ func options(ca string) map[string]any {
 		"default_room_version":               "10",
 		"registration_shared_secret":         "complement",
 		"allow_guest_access":                 true,
+		"max_event_delay_duration":           "24h",
 		"federation_custom_ca_list":          []string{filepath.Join(ca, "ca.crt")},
 		"federation_ip_range_blacklist":      []string{},
 		"ip_range_blacklist":                 []string{},

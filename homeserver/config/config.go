@@ -120,7 +120,7 @@ type ServerOptions struct {
 	// DeleteStaleDevicesAfter removes devices not seen for this long, 0 for never.
 	DeleteStaleDevicesAfter time.Duration `yaml:"delete_stale_devices_after" later:"true"`
 	// MaxEventDelayDuration is the longest delay of a delayed event, 0 to refuse them.
-	MaxEventDelayDuration time.Duration `yaml:"max_event_delay_duration" later:"true"`
+	MaxEventDelayDuration time.Duration `yaml:"max_event_delay_duration"`
 
 	// AdminContact is the URI shown to users who meet a limit.
 	AdminContact string `yaml:"admin_contact"`

@@ -15,6 +15,8 @@ type ClientOptions struct {
 	NowTS int64
 	// TransactionID is unsigned.transaction_id.
 	TransactionID string
+	// DelayID is that of an event that was sent by its delay (MSC4140), under its unstable name.
+	DelayID string
 	// Membership is unsigned.membership: that of the recipient at the time of the event.
 	Membership string
 	// PrevContent is unsigned.prev_content, a JSON object.
@@ -114,6 +116,10 @@ func appendUnsigned(dst []byte, e *Event, o *ClientOptions) []byte {
 	if o.TransactionID != "" {
 		key(`"transaction_id":`)
 		dst = appendQuoted(dst, o.TransactionID)
+	}
+	if o.DelayID != "" {
+		key(`"org.matrix.msc4140.delay_id":`)
+		dst = appendQuoted(dst, o.DelayID)
 	}
 	if len(o.ExtraUnsigned) > 0 {
 		key("")

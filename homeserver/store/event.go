@@ -48,11 +48,15 @@ type Event struct {
 	AuthDepth int32
 	// ReceivedTS is when this server wrote it, in milliseconds since the Unix epoch.
 	ReceivedTS int64
-	// TxnDevice and TxnID are the device and transaction id of the request that sent it, "" if there is none.
+	// TxnDevice and TxnID are the device and transaction id of the request that sent it, "" if there is none. An event
+	// that was sent by its delay has DelayDevice and its delay id.
 	TxnDevice, TxnID string
 	// RedactedBecause is the redaction that took the content out, nil if there is none.
 	RedactedBecause *Event
 }
+
+// DelayDevice stands for the device of events that were sent by their delay. No device has such an id.
+const DelayDevice = "\x1fdelay"
 
 // memory is about how many bytes the event takes, with what it hands out parsed.
 func (e *Event) memory() int { return 600 + 2*len(e.JSON()) }

@@ -141,6 +141,10 @@ func (r *recipient) appendWhole(dst []byte, it item) []byte {
 		dst = append(dst, `,"transaction_id":`...)
 		dst = appendString(dst, it.ev.TxnID)
 	}
+	if it.ev.TxnDevice == store.DelayDevice && it.ev.Sender() == r.userID {
+		dst = append(dst, `,"org.matrix.msc4140.delay_id":`...)
+		dst = appendString(dst, it.ev.TxnID)
+	}
 	return append(dst, "}}"...)
 }
 

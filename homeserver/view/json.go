@@ -19,6 +19,9 @@ func (e *Event) Append(dst []byte, who Viewer, f Format) []byte {
 	if e.TxnID != "" && who.DeviceID != "" && e.TxnDevice == who.DeviceID && e.Sender() == who.UserID {
 		o.TransactionID = e.TxnID
 	}
+	if e.TxnDevice == store.DelayDevice && e.Sender() == who.UserID {
+		o.DelayID = e.TxnID
+	}
 	if e.Prev != nil {
 		o.PrevContent = e.Prev.Content()
 		o.PrevSender = e.Prev.Sender()

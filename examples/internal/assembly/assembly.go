@@ -24,7 +24,10 @@ func Groups(c *homeserver.Core, federation *node.Node) []homeserver.Group {
 		cfg = config.Default()
 	}
 	groups := []homeserver.Group{
-		clientapi.Versions(c.Accounts, clientapi.VersionsConfig{DefaultRoomVersion: cfg.DefaultRoomVersion}),
+		clientapi.Versions(c.Accounts, clientapi.VersionsConfig{
+			DefaultRoomVersion: cfg.DefaultRoomVersion,
+			UnstableFeatures:   map[string]bool{"org.matrix.msc4140": cfg.MaxEventDelayDuration > 0},
+		}),
 		clientapi.WellKnown(clientapi.WellKnownConfig{
 			ServerName: cfg.ServerName, PublicBaseURL: cfg.BaseURL(), IdentityServer: cfg.DefaultIdentityServer,
 			ClientContent: cfg.ExtraWellKnownClientContent, ServeServer: cfg.ServeServerWellKnown, AdminContact: cfg.AdminContact,
@@ -42,7 +45,8 @@ func Groups(c *homeserver.Core, federation *node.Node) []homeserver.Group {
 		clientapi.AccountData(c.AccountData),
 		clientapi.PushRules(c.Push),
 		clientapi.Pushers(c.Pushers),
-		clientapi.Rooms(c.Rooms),
+		clientapi.Rooms(c.Rooms, c.Delayed),
+		clientapi.DelayedEvents(c.Delayed),
 		clientapi.RoomDirectory(c.Rooms),
 		clientapi.UserRooms(c.Rooms),
 		clientapi.Search(c.Rooms),

@@ -11,6 +11,7 @@ func Options() map[string]any {
 		"bcrypt_rounds":                            4,
 		"rc_room_creation":                         rate,
 		"rc_reports":                               rate,
+		"rc_delayed_event_mgmt":                    rate,
 		"rc_message":                               rate,
 		"rc_registration":                          rate,
 		"rc_admin_redaction":                       rate,
