@@ -53,7 +53,7 @@ func newSyncAPI(tb testing.TB) *syncAPI {
 	go func() { done <- client.Run(ctx) }()
 	tb.Cleanup(func() { stop(); check(<-done) })
 	a := &syncAPI{tb: tb}
-	a.h, err = homeserver.NewRouter(homeserver.RouterConfig{Groups: []homeserver.Group{clientapi.Sync(svc)}, Authenticator: a})
+	a.h, err = homeserver.NewRouter(homeserver.RouterConfig{Groups: []homeserver.Group{clientapi.Sync(svc), clientapi.SlidingSync(svc)}, Authenticator: a})
 	check(err)
 	return a
 }

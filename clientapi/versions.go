@@ -45,6 +45,8 @@ func Versions(svc *account.Service, cfg VersionsConfig) homeserver.Group {
 		"uk.tcpip.msc4133.stable": true,
 		"org.matrix.msc3391":      true, // removal of account data
 		"org.matrix.msc4222":      true, // use_state_after in /sync
+
+		"org.matrix.simplified_msc3575": true, // simplified sliding sync (MSC4186)
 	}
 	maps.Copy(features, cfg.UnstableFeatures)
 	cfg.UnstableFeatures = features

@@ -346,6 +346,7 @@ func (c *Core) tasks() []task.Task {
 		task.Periodic{Name: "delayed_events", Every: time.Hour, Run: c.Delayed.Prune},
 		task.Periodic{Name: "cache_invalidations", Every: time.Hour, Run: c.Caches.Prune},
 		task.Periodic{Name: "state_garbage", Every: 12 * time.Hour, Run: c.collectStateGarbage},
+		task.Periodic{Name: "sliding_sync_connections", Every: time.Hour, Run: c.Sync.PruneSliding},
 	}
 }
 

@@ -82,6 +82,17 @@ func scanSyncEvent(row pgx.CollectableRow) (SyncEvent, error) {
 	return SyncEvent{RoomNID(room), EventNID(nid)}, err
 }
 
+func collectSyncEvents(what string, rows pgx.Rows, err error) ([]SyncEvent, error) {
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", what, TranslateError(err))
+	}
+	out, err := pgx.CollectRows(rows, scanSyncEvent)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", what, TranslateError(err))
+	}
+	return out, nil
+}
+
 func scanSyncState(row pgx.CollectableRow) (SyncState, error) {
 	var room, key, nid int64
 	err := row.Scan(&room, &key, &nid)
@@ -100,14 +111,7 @@ func SyncTimelines(ctx context.Context, q Querier, ranges []SyncRange, b SyncBou
 	}
 	args := append(b.args(), rooms, whole, last, limits, f.Types, f.NotTypes, nids(f.Senders), nids(f.NotSenders), nids(f.NotSenderOfMessages))
 	rows, err := q.Query(ctx, syncTimelinesSQL, args...)
-	if err != nil {
-		return nil, fmt.Errorf("get timelines: %w", TranslateError(err))
-	}
-	out, err := pgx.CollectRows(rows, scanSyncEvent)
-	if err != nil {
-		return nil, fmt.Errorf("get timelines: %w", TranslateError(err))
-	}
-	return out, nil
+	return collectSyncEvents("get timelines", rows, err)
 }
 
 // nids keeps nil apart from empty.
@@ -203,14 +207,7 @@ ORDER BY e.event_nid`
 // number. member is the number of m.room.member and the user.
 func SyncMemberChanges(ctx context.Context, q Querier, member StateKeyNID, b SyncBounds) ([]SyncEvent, error) {
 	rows, err := q.Query(ctx, syncMemberChangesSQL, append(b.args(), int64(member))...)
-	if err != nil {
-		return nil, fmt.Errorf("get changes of memberships: %w", TranslateError(err))
-	}
-	out, err := pgx.CollectRows(rows, scanSyncEvent)
-	if err != nil {
-		return nil, fmt.Errorf("get changes of memberships: %w", TranslateError(err))
-	}
-	return out, nil
+	return collectSyncEvents("get changes of memberships", rows, err)
 }
 
 // MemberPlace is a place in a room's events before which a user's membership is asked for.
@@ -261,12 +258,5 @@ ORDER BY e.event_nid`
 // SyncMemberEvents returns the m.room.member events of rooms between two points, in order of number.
 func SyncMemberEvents(ctx context.Context, q Querier, rooms []RoomNID, b SyncBounds) ([]SyncEvent, error) {
 	rows, err := q.Query(ctx, syncMemberEventsSQL, append(b.args(), int64s(rooms))...)
-	if err != nil {
-		return nil, fmt.Errorf("get changes of members: %w", TranslateError(err))
-	}
-	out, err := pgx.CollectRows(rows, scanSyncEvent)
-	if err != nil {
-		return nil, fmt.Errorf("get changes of members: %w", TranslateError(err))
-	}
-	return out, nil
+	return collectSyncEvents("get changes of members", rows, err)
 }

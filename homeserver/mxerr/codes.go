@@ -25,6 +25,8 @@ var (
 	NotFound = newError(404, "M_NOT_FOUND", "Not found")
 	// LimitExceeded is a request above the rate limit; see RetryAfter.
 	LimitExceeded = newError(429, "M_LIMIT_EXCEEDED", "Too Many Requests")
+	// UnknownPos is the pos of a connection of sliding sync that has ended: the client starts over (MSC4186).
+	UnknownPos = newError(400, "M_UNKNOWN_POS", "Unknown position")
 	// Unrecognized is an endpoint (404) or a method (405) the server does not serve.
 	Unrecognized = newError(404, "M_UNRECOGNIZED", "Unrecognized request")
 	// Unknown is any error without a code of its own.

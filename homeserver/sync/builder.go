@@ -9,6 +9,7 @@ import (
 	"slices"
 
 	"github.com/weft-im/weft/homeserver/event"
+	"github.com/weft-im/weft/homeserver/filter"
 	"github.com/weft-im/weft/homeserver/store"
 	"github.com/weft-im/weft/homeserver/token"
 	"github.com/weft-im/weft/replication"
@@ -137,6 +138,11 @@ func (b *builder) job(id string, nid storage.RoomNID) *job {
 	b.byID[id] = j
 	b.jobs = append(b.jobs, j)
 	return j
+}
+
+// allows reports whether a section with this filter may show a room.
+func (b *builder) allows(id string, f *filter.Events) bool {
+	return f.AllowsRoom(id) && (b.within == nil || b.within(id))
 }
 
 // planInitial takes all rooms.

@@ -171,7 +171,7 @@ func (h *hub) eventsGap(_ context.Context, writer string, after, upTo int64) {
 		h.drop(v)
 	}
 	for _, r := range h.rooms {
-		r.entries = nil
+		r.entries, r.recent = nil, 0
 		h.release(r)
 	}
 }

@@ -116,7 +116,7 @@ func (b *builder) queryReceipts(ctx context.Context) error {
 	}
 	if !b.q.initial && !b.snap.receipted {
 		for _, vr := range b.snap.rooms {
-			if j := b.byID[vr.room.id]; vr.membership == storage.MembershipJoin && (j == nil || !j.fresh) && f.AllowsRoom(vr.room.id) {
+			if j := b.byID[vr.room.id]; vr.membership == storage.MembershipJoin && (j == nil || !j.fresh) && b.allows(vr.room.id, f) {
 				others = append(others, vr.room.nid)
 				ids[vr.room.nid] = vr.room.id
 			}

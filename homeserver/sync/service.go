@@ -81,6 +81,7 @@ type Service struct {
 	filters  memo.Cache[filterKey, *filter.Filter]
 	lazy     memo.Cache[lazyKey, *lazySent]
 	heroes   memo.Cache[heroKey, []storage.SyncHero]
+	sliding  memo.Cache[slidingKey, *slidingState]
 }
 
 // New makes the service and has cfg.Replication follow the streams it reads. It does no I/O.
@@ -98,6 +99,7 @@ func New(cfg Config) (*Service, error) {
 	s.filters = memo.New[filterKey, *filter.Filter](10_000)
 	s.lazy = memo.New[lazyKey, *lazySent](100_000)
 	s.heroes = memo.New[heroKey, []storage.SyncHero](20_000)
+	s.sliding = memo.New[slidingKey, *slidingState](2000)
 	s.fresh = newFreshness(cfg.DB, cfg.Replication, cfg.Log)
 	if err := s.hub.follow(); err != nil {
 		return nil, fmt.Errorf("new sync: %w", err)

@@ -7,10 +7,13 @@ import (
 
 // snapshot is one point in all streams as one user sees it. It shares slices with the hub that the hub never changes.
 type snapshot struct {
+	view *view
 	// since and now are what the response covers; next is its token.
 	since, now, next token.Sync
 	// rooms are the user's rooms at that point.
 	rooms []viewRoom
+	// recent is, where the query asks for it, the newest event of each of rooms that concerns the user, by number.
+	recent []int64
 	// tailed says that the tail has all events behind since. own and news are then complete.
 	tailed bool
 	// own are the rows that changed the user's place in a room.
@@ -33,11 +36,20 @@ func (h *hub) snapshot(v *view, q *query) (*snapshot, bool) {
 	if v.dropped {
 		return nil, false
 	}
-	s := &snapshot{now: h.now(), rooms: v.rooms, accountData: true}
+	s := &snapshot{view: v, now: h.now(), rooms: v.rooms, accountData: true}
 	s.since = comparable(q.since, s.now)
 	s.next = s.now
 	for st := range token.Streams {
 		s.next = s.next.With(st, s.now.Get(st).Merge(s.since.Get(st)))
+	}
+	if q.recency {
+		s.recent = make([]int64, len(s.rooms))
+		for i, vr := range s.rooms {
+			s.recent[i] = vr.nid
+			if vr.membership == storage.MembershipJoin {
+				s.recent[i] = max(vr.nid, vr.room.recent)
+			}
+		}
 	}
 	if q.initial {
 		s.typing = map[string]*typingState{}

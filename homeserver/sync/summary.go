@@ -16,7 +16,8 @@ const maxHeroes = 5
 type summary struct {
 	joined, invited int
 	// heroes are nil where the room has a name.
-	heroes []string
+	heroes []storage.SyncHero
+	stats  *storage.RoomStats
 }
 
 // fillSummaries fills the summaries of the rooms that are new to the client or whose members changed, and adds the
@@ -46,16 +47,16 @@ func (b *builder) fillSummaries(ctx context.Context) error {
 		if stats[i] == nil {
 			continue
 		}
-		j.summary = &summary{joined: stats[i].Joined, invited: stats[i].Invited}
+		j.summary = &summary{joined: stats[i].Joined, invited: stats[i].Invited, stats: stats[i]}
 		if heroes[i] == nil {
 			continue
 		}
-		j.summary.heroes = []string{}
+		j.summary.heroes = []storage.SyncHero{}
 		for _, h := range heroes[i] {
 			if h.UserID == b.q.userID || len(j.summary.heroes) == maxHeroes {
 				continue
 			}
-			j.summary.heroes = append(j.summary.heroes, h.UserID)
+			j.summary.heroes = append(j.summary.heroes, h)
 			if b.q.lazy && b.q.f.Room.State.AllowsRoom(j.id) && (j.full || b.q.redundant || !b.hasMember(j, h.UserID)) && !b.shows(j, h.UserID) {
 				nids, wanting = append(nids, h.EventNID), append(wanting, j)
 			}

@@ -2,6 +2,7 @@ package sync
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -22,7 +23,9 @@ type query struct {
 	// lazy and redundant are lazy_load_members and include_redundant_members.
 	lazy, redundant bool
 	ignored         map[string]bool
-	nowTS           int64
+	// recency asks for how recently there was something in each room.
+	recency bool
+	nowTS   int64
 }
 
 // Sync answers a request, after waiting up to its Timeout where there is nothing new. ctx ends the wait.
@@ -47,41 +50,59 @@ func (s *Service) Sync(ctx context.Context, req Request) (*Response, error) {
 	if q.initial || req.FullState {
 		deadline = time.Time{}
 	}
+	var resp *Response
+	err = s.poll(ctx, q, deadline, func(snap *snapshot, last bool) (bool, error) {
+		b := &builder{s: s, q: q, snap: snap}
+		err := b.build(ctx)
+		if err != nil || !last && b.empty() {
+			return false, err
+		}
+		resp, err = b.response()
+		return true, err
+	})
+	return resp, err
+}
+
+// errDropped says that the user's view was dropped meanwhile.
+var errDropped = errors.New("the view was dropped")
+
+// poll has look answer from one snapshot after another until it says that it has. last says that the deadline has passed
+// and anything will do.
+func (s *Service) poll(ctx context.Context, q *query, deadline time.Time, look func(snap *snapshot, last bool) (done bool, err error)) error {
 	for {
-		resp, err := s.attempt(ctx, q, deadline)
-		if resp != nil || err != nil {
-			return resp, err
+		v, err := s.view(ctx, q.userID)
+		if err != nil {
+			return err
+		}
+		if err := s.pollView(ctx, v, q, deadline, look); !errors.Is(err, errDropped) {
+			return err
 		}
 	}
 }
 
-// attempt builds responses until one says something or the deadline has passed. It returns nil, and no error, when the
-// user's view was dropped meanwhile.
-func (s *Service) attempt(ctx context.Context, q *query, deadline time.Time) (*Response, error) {
-	v, err := s.view(ctx, q.userID)
-	if err != nil {
-		return nil, err
-	}
+func (s *Service) pollView(ctx context.Context, v *view, q *query, deadline time.Time, look func(*snapshot, bool) (bool, error)) error {
 	// Waiting begins before the first look, so that nothing falls in between.
 	w, done := s.hub.wait(v)
 	defer done()
 	var timer *time.Timer
 	for {
+		var err error
 		if q.ignored, err = s.ignored(ctx, v); err != nil {
-			return nil, err
+			return err
+		}
+		if q.recency {
+			if err := s.loadRecency(ctx, v); err != nil {
+				return err
+			}
 		}
 		snap, ok := s.hub.snapshot(v, q)
 		if !ok {
-			return nil, nil
+			return errDropped
 		}
-		b := &builder{s: s, q: q, snap: snap}
 		q.nowTS = time.Now().UnixMilli()
-		if err := b.build(ctx); err != nil {
-			return nil, err
-		}
 		wait := time.Until(deadline)
-		if wait <= 0 || !b.empty() {
-			return b.response()
+		if done, err := look(snap, wait <= 0); done || err != nil {
+			return err
 		}
 		if timer == nil {
 			timer = time.NewTimer(wait)
@@ -94,7 +115,7 @@ func (s *Service) attempt(ctx context.Context, q *query, deadline time.Time) (*R
 		case <-q.Stop:
 			deadline = time.Time{}
 		case <-ctx.Done():
-			return nil, ctx.Err()
+			return ctx.Err()
 		}
 	}
 }

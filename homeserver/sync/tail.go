@@ -48,6 +48,8 @@ type room struct {
 	// entries are the rows of the tail, by number. last is the greatest of them, or of those trimmed since.
 	entries []*entry
 	last    int64
+	// recent is the number of the room's newest event, 0 while that is not known.
+	recent int64
 	// views are the active users who are joined.
 	views map[*view]struct{}
 	// typing is the last row of the typing stream, nil while there was none.
@@ -72,6 +74,7 @@ func (r *room) insert(e *entry) {
 		r.entries[i] = e
 	}
 	r.last = max(r.last, e.nid)
+	r.recent = max(r.recent, e.nid)
 }
 
 // remove takes an entry out: almost always the first.

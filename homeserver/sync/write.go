@@ -212,7 +212,11 @@ func appendSummary(dst []byte, s *summary) []byte {
 		return dst
 	}
 	if s.heroes != nil {
-		dst = append(appendStrings(append(dst, `"m.heroes":`...), s.heroes), ',')
+		ids := make([]string, len(s.heroes))
+		for i, h := range s.heroes {
+			ids[i] = h.UserID
+		}
+		dst = append(appendStrings(append(dst, `"m.heroes":`...), ids), ',')
 	}
 	dst = strconv.AppendInt(append(dst, `"m.joined_member_count":`...), int64(s.joined), 10)
 	return strconv.AppendInt(append(dst, `,"m.invited_member_count":`...), int64(s.invited), 10)

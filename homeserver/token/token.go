@@ -1,11 +1,12 @@
 // Package token is the text form of the points in time that clients hold: the since and next_batch of /sync, and the
 // from, to, start, end and prev_batch of /messages, /context, /relations and /members.
 //
-// There are two kinds, told apart by their first letter:
+// There are three kinds, told apart by their first letter:
 //
 //	s1_57_3_12           Sync: how far each stream has been read. The number after the s is the version of the form.
 //	s1_55~2.2_3_12       the same, with the second events writer two ahead of the others
 //	t18_4711             Topological: a point in one room, behind the event of depth 18 and number 4711
+//	c7.31.s1_57_3_12     Sliding: a sync token, and what a connection of sliding sync had been sent by then
 //
 // Tokens are opaque to clients and are not secret. They come back from clients, years later and possibly made up, so
 // parsing accepts nothing that Encode could not have written, and answers M_INVALID_PARAM.
@@ -186,16 +187,61 @@ func (t Topological) Append(b []byte) []byte {
 	return strconv.AppendInt(b, t.NID, 10)
 }
 
-// Token is a token of either kind.
+// Sliding is the pos of a connection of sliding sync.
+type Sliding struct {
+	// Connection and Version name what the client has been sent.
+	Connection, Version int64
+	// Sync is how far each stream has been read.
+	Sync Sync
+}
+
+// Encode returns the text form; see [Sync.Encode].
+func (p Sliding) Encode(ids replication.WriterIDs) (string, error) {
+	b := strconv.AppendInt(append(make([]byte, 0, 80), 'c'), p.Connection, 10)
+	b = strconv.AppendInt(append(b, '.'), p.Version, 10)
+	b, err := p.Sync.Append(append(b, '.'), ids)
+	return string(b), err
+}
+
+// ParseSliding parses the pos of a connection of sliding sync. Errors are M_INVALID_PARAM.
+func ParseSliding(text string, ids replication.WriterIDs) (Sliding, error) {
+	var p Sliding
+	rest, ok := strings.CutPrefix(text, "c")
+	if !ok {
+		return p, invalid("The token is not one of sliding sync", nil)
+	}
+	for _, part := range []*int64{&p.Connection, &p.Version} {
+		var number string
+		if number, rest, ok = strings.Cut(rest, "."); !ok {
+			return Sliding{}, invalid("The token is not one this server gives out", nil)
+		}
+		var err error
+		if *part, err = parseInt(number); err != nil || *part < 0 {
+			return Sliding{}, invalid("The token is not one this server gives out", err)
+		}
+	}
+	var err error
+	p.Sync, err = parseSync(rest, ids)
+	return p, err
+}
+
+// Token is a token of any kind.
 type Token struct {
-	// Sync is the point in the streams, or nil.
+	// Sync is the point in the streams, also that of a pos of sliding sync, or nil.
 	Sync *Sync
 	// Topological is the point in the room, where Sync is nil.
 	Topological Topological
 }
 
-// Parse parses a token of either kind, as /messages and its like take them. Errors are M_INVALID_PARAM.
+// Parse parses a token of any kind, as /messages and its like take them. Errors are M_INVALID_PARAM.
 func Parse(text string, ids replication.WriterIDs) (Token, error) {
+	if strings.HasPrefix(text, "c") {
+		p, err := ParseSliding(text, ids)
+		if err != nil {
+			return Token{}, err
+		}
+		return Token{Sync: &p.Sync}, nil
+	}
 	rest, ok := strings.CutPrefix(text, "t")
 	if !ok {
 		s, err := parseSync(text, ids)

@@ -98,7 +98,7 @@ func TestBadTokens(t *testing.T) {
 
 func FuzzParse(f *testing.F) {
 	ids := replication.NewWriterIDs("a", "b")
-	for _, s := range []string{"s1_5", "s1_55~2.2_0_12", "t18_4711", "t3_-20", "s1_2-5"} {
+	for _, s := range []string{"s1_5", "s1_55~2.2_0_12", "t18_4711", "t3_-20", "s1_2-5", "c7.31.s1_5"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
@@ -106,6 +106,12 @@ func FuzzParse(f *testing.F) {
 		if err != nil {
 			if !errors.Is(err, mxerr.InvalidParam) {
 				t.Fatalf("Parse(%q): %v, want M_INVALID_PARAM", text, err)
+			}
+			return
+		}
+		if p, err := token.ParseSliding(text, ids); err == nil {
+			if out, err := p.Encode(ids); err != nil || out != text {
+				t.Fatalf("ParseSliding(%q) encodes to %q, %v", text, out, err)
 			}
 			return
 		}

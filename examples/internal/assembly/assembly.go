@@ -55,6 +55,7 @@ func Groups(c *homeserver.Core, federation *node.Node) []homeserver.Group {
 		clientapi.Typing(c.Typing),
 		clientapi.Presence(c.Presence),
 		clientapi.Sync(c.Sync),
+		clientapi.SlidingSync(c.Sync),
 		clientapi.Events(c.Sync, c.Rooms),
 	}
 	return append(groups, federation.Groups()...)
