@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -598,5 +599,37 @@ func TestResolveOverARestart(t *testing.T) {
 	next := take(t, s, 1, 0)
 	if err := write(t.Context(), db, s, next); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// Other programs name streams after domains, and several of their processes may make one at the same time.
+func TestStreamNames(t *testing.T) {
+	t.Parallel()
+	db := storagetest.New(t)
+	for _, name := range []string{"org.example.notes", "Org.Example.Notes", "org_example_notes", `odd "name"`, "_", strings.Repeat("long", 40)} {
+		var wg sync.WaitGroup
+		for range 4 {
+			wg.Go(func() {
+				if err := storage.CreateStream(t.Context(), db, name); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+		s, err := storage.OpenStreamIDs(t.Context(), storage.StreamIDsConfig{DB: db, Stream: name, Instance: "master", MaxIDSQL: `SELECT 1000`})
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		ids, err := s.Take(t.Context(), 100, 0)
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		if first := ids.All()[0]; first <= 1000 {
+			t.Errorf("%s: the first id after 1000 is %d", name, first)
+		}
+	}
+	var sequences int
+	if err := db.QueryRow(t.Context(), `SELECT count(DISTINCT id_sequence) - count(*) FROM streams`).Scan(&sequences); err != nil || sequences != 0 {
+		t.Errorf("streams share sequences: %d, %v", sequences, err)
 	}
 }
