@@ -82,6 +82,7 @@ type Core struct {
 	// UserDirectory finds people.
 	UserDirectory *userdir.Service
 
+	evaluator  *push.Evaluator // nil in a process that writes no events
 	components []Component
 	servers    ServerAuthenticator
 	database   *database
@@ -215,7 +216,7 @@ func (c *Core) openServices(ctx context.Context, federate Federate) error {
 	c.Sync, err = sync.New(sync.Config{
 		DB: c.DB, Store: c.Store, Replication: c.Replication, WriterIDs: c.WriterIDs,
 		OnlyWriter: c.onlyWriter(), MaxTimelineLimit: cfg.FilterTimelineLimit,
-		PushRules: push.ForSync{Service: c.Push}, Presence: c.presenceForSync(), Log: c.Log,
+		PushRules: push.ForSync{Service: c.Push}, Unread: push.Unread{DB: c.DB, Store: c.Store}, Presence: c.presenceForSync(), Log: c.Log,
 	})
 	if err != nil {
 		return err
@@ -259,6 +260,9 @@ func (c *Core) openWriter(ctx context.Context, from replication.Position) error 
 	})
 	c.Store.Following()
 	wc := writer.Config{DB: c.DB, Store: c.Store, Signer: c.Signer, Writers: c.Writers, RPC: c.RPC, Log: c.Log}
+	if err := c.openEvaluator(&wc); err != nil {
+		return err
+	}
 	// Any process may fetch what a join or a gap needs from other servers, whoever owns the room.
 	wc.BackfillIDs, err = storage.OpenStreamIDs(ctx, storage.StreamIDsConfig{
 		DB: c.DB, Stream: "backfill", Instance: c.Config.InstanceName(), MaxIDSQL: `SELECT coalesce(-min(event_nid), 0) FROM events`,

@@ -8,6 +8,7 @@ import (
 	"github.com/weft-im/weft/homeserver/push"
 	"github.com/weft-im/weft/homeserver/pushers"
 	"github.com/weft-im/weft/homeserver/streams"
+	"github.com/weft-im/weft/homeserver/writer"
 	"github.com/weft-im/weft/replication"
 )
 
@@ -19,6 +20,7 @@ func (c *Core) openPush(ctx context.Context, starts map[string]replication.Posit
 	}
 	c.Push, err = push.New(push.Config{
 		DB: c.DB, Store: c.Store, Client: c.Replication, Writers: c.Writers, RPC: c.RPC, IDs: ids, From: starts["push_rules"],
+		Evaluator: c.evaluator,
 	})
 	if err != nil {
 		return err
@@ -30,6 +32,19 @@ func (c *Core) openPush(ctx context.Context, starts map[string]replication.Posit
 		DB: c.DB, Store: c.Store, Client: c.Replication, Writers: c.Writers, RPC: c.RPC, IDs: ids, From: starts["pushers"],
 	})
 	return err
+}
+
+// openEvaluator has the event writer say whom events notify.
+func (c *Core) openEvaluator(wc *writer.Config) error {
+	if !c.Writers.Writes("events") {
+		return nil
+	}
+	var err error
+	if c.evaluator, err = push.NewEvaluator(push.EvaluatorConfig{DB: c.DB, ServerName: c.Config.ServerName, Log: c.Log}); err != nil {
+		return err
+	}
+	wc.Notifier = c.evaluator
+	return nil
 }
 
 // pushToSync has changed rules wake the /sync requests of their users.

@@ -43,6 +43,11 @@ type EventBatch struct {
 	Stats []RoomStatsChange
 	// Stripped is the stripped state of invites and knocks.
 	Stripped []StrippedState
+	// PushCounts are what the events notify of, each event and subject once, PushGroups who is counted with whom from an
+	// event on, PushSent who has sent what.
+	PushCounts []PushCount
+	PushGroups []PushGroup
+	PushSent   []PushSent
 }
 
 // NewRoom is a room that is made.
@@ -203,13 +208,14 @@ DELETE FROM current_state c USING unnest($1::bigint[], $2::bigint[], $3::bigint[
 ` + wonJoin + ` WHERE c.room_nid = n.room_nid AND c.state_key_nid = n.state_key_nid`
 
 const upsertMembersSQL = `
-INSERT INTO memberships AS m (room_nid, user_nid, membership, event_nid, sender_nid, is_local, display_name, avatar_url)
-SELECT n.room_nid, n.user_nid, n.membership, n.event_nid, n.sender_nid, n.is_local, nullif(n.display_name, ''), nullif(n.avatar_url, '')
-FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::smallint[], $5::bigint[], $6::bigint[], $7::boolean[], $8::text[], $9::text[])
-    AS n(won, room_nid, user_nid, membership, event_nid, sender_nid, is_local, display_name, avatar_url)
+INSERT INTO memberships AS m (room_nid, user_nid, membership, event_nid, sender_nid, is_local, display_name, avatar_url, joined_nid)
+SELECT n.room_nid, n.user_nid, n.membership, n.event_nid, n.sender_nid, n.is_local, nullif(n.display_name, ''), nullif(n.avatar_url, ''), n.joined_nid
+FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::smallint[], $5::bigint[], $6::bigint[], $7::boolean[], $8::text[], $9::text[], $10::bigint[])
+    AS n(won, room_nid, user_nid, membership, event_nid, sender_nid, is_local, display_name, avatar_url, joined_nid)
 ` + wonJoin + ` ON CONFLICT (room_nid, user_nid) DO UPDATE SET membership = excluded.membership, event_nid = excluded.event_nid,
     sender_nid = excluded.sender_nid, is_local = excluded.is_local, display_name = excluded.display_name,
-    avatar_url = excluded.avatar_url, forgotten = m.forgotten AND excluded.membership IN (4, 5)`
+    avatar_url = excluded.avatar_url, forgotten = m.forgotten AND excluded.membership IN (4, 5),
+    joined_nid = CASE WHEN excluded.joined_nid <> 0 THEN excluded.joined_nid ELSE m.joined_nid END`
 
 const deleteMembersSQL = `
 DELETE FROM memberships m USING unnest($1::bigint[], $2::bigint[], $3::bigint[]) AS n(won, room_nid, user_nid)
@@ -267,6 +273,7 @@ func (eb *EventBatch) Queue(b *pgx.Batch, won func(RoomNID)) {
 	eb.queueState(b, marks)
 	eb.queueMembers(b, marks)
 	eb.queueStats(b, marks)
+	eb.queuePush(b, marks)
 }
 
 func (eb *EventBatch) queueHeads(b *pgx.Batch, won func(RoomNID)) {
@@ -396,14 +403,15 @@ func (eb *EventBatch) queueState(b *pgx.Batch, marks map[RoomNID]int64) {
 func (eb *EventBatch) queueMembers(b *pgx.Batch, marks map[RoomNID]int64) {
 	if n := len(eb.Members); n > 0 {
 		won, room, user, nid, sender := make([]int64, n), make([]int64, n), make([]int64, n), make([]int64, n), make([]int64, n)
+		joined := make([]int64, n)
 		membership, local := make([]int16, n), make([]bool, n)
 		name, avatar := make([]string, n), make([]string, n)
 		for i := range eb.Members {
 			m := &eb.Members[i]
 			won[i], room[i], user[i], nid[i], sender[i] = marks[m.RoomNID], int64(m.RoomNID), int64(m.UserNID), int64(m.EventNID), int64(m.SenderNID)
-			membership[i], local[i], name[i], avatar[i] = int16(m.Membership), m.IsLocal, m.DisplayName, m.AvatarURL
+			membership[i], local[i], name[i], avatar[i], joined[i] = int16(m.Membership), m.IsLocal, m.DisplayName, m.AvatarURL, int64(m.JoinedNID)
 		}
-		b.Queue(upsertMembersSQL, won, room, user, membership, nid, sender, local, name, avatar)
+		b.Queue(upsertMembersSQL, won, room, user, membership, nid, sender, local, name, avatar, joined)
 	}
 	if n := len(eb.Gone); n > 0 {
 		won, room, user := make([]int64, n), make([]int64, n), make([]int64, n)

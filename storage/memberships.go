@@ -64,6 +64,8 @@ type Member struct {
 	Forgotten   bool       `db:"forgotten"`
 	DisplayName string     `db:"display_name"`
 	AvatarURL   string     `db:"avatar_url"`
+	// JoinedNID is only written: the event in the stream by which a stay in the room begins, 0 where none does.
+	JoinedNID EventNID `db:"-"`
 }
 
 const memberColumns = `room_nid, user_nid, membership, event_nid, sender_nid, is_local, forgotten,

@@ -15,6 +15,8 @@ type OutOfBand struct {
 	Member Member
 	// Stripped is the stripped state that came with the event, a JSON array, or nil.
 	Stripped []byte
+	// Push is what the event notifies of.
+	Push []PushCount
 }
 
 // One row of each table. An event that is there already writes nothing.
@@ -54,4 +56,7 @@ func (o *OutOfBand) Queue(b *pgx.Batch, won func(RoomNID)) {
 		}
 		return nil
 	})
+	if len(o.Push) > 0 {
+		queuePushCounts(b, insertOutOfBandPushCountsSQL, o.Push, nil)
+	}
 }

@@ -175,15 +175,22 @@ func isWord(c byte) bool {
 	return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '_'
 }
 
-// firstToken returns what eachToken finds first in a text, "" where there is nothing.
-func firstToken(text string) string {
-	first := ""
-	eachToken(text, func(t string) bool { first = t; return false })
-	return first
+// tokenOf returns a token that each text has in which containsWords finds words: the longest, as it is likely to be rare.
+// "" where there is none. Where cut is set, the last of words may go on.
+func tokenOf(words string, cut bool) string {
+	longest, left := "", len(words)
+	eachToken(words, func(token string) bool {
+		left -= len(token)
+		if len(token) > len(longest) && !(cut && left == 0 && isWord(token[0])) {
+			longest = token
+		}
+		return true
+	})
+	return longest
 }
 
 // eachToken calls fn with each run of letters, digits and underscores of a text, and with each other character, until it
-// returns false. Whatever containsWords finds in a text begins with one of its tokens.
+// returns false. The tokens of what containsWords finds in a text are tokens of the text.
 func eachToken(text string, fn func(token string) bool) {
 	for i := 0; i < len(text); {
 		end := i

@@ -44,3 +44,13 @@ func inRoom(t testing.TB, n int64) *Context {
 }
 
 func rawList(parts ...string) []json.RawMessage { return raw(parts...) }
+
+// single is the program of one rule that notifies under one condition, in room.
+func single(condition string) program {
+	r := Rule{ID: "x", Enabled: true, Actions: rawList(`"notify"`), Conditions: rawList(condition)}
+	tests, ok := r.tests(Override, anna)
+	if !ok {
+		return nil
+	}
+	return program{{tests: tests, effect: effectOf(r.Actions), own: true}}.in(room)
+}

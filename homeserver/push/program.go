@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"github.com/tidwall/gjson"
+
+	"github.com/weft-im/weft/storage"
 )
 
 // effect is what becomes of an event for a user.
@@ -55,22 +57,72 @@ type step struct {
 // program is the enabled rules of a user in the order in which they are looked at.
 type program []step
 
-// compileRules returns the program of a user's rules.
-func compileRules(rs *Ruleset, userID string) program {
+// compiler makes programs. The tests of the server's rules mean the same for everybody, so they are made once.
+type compiler struct {
+	rules map[Kind][]serverRule
+}
+
+// serverRule is one of the server's rules, compiled.
+type serverRule struct {
+	id      string
+	enabled bool
+	step    step
+}
+
+func newCompiler() *compiler {
+	// Which user these are of makes no difference.
+	const userID = "@:"
+	c := &compiler{rules: make(map[Kind][]serverRule)}
+	for _, k := range Kinds() {
+		for _, r := range Defaults(userID).Of(k) {
+			if tests, ok := r.tests(k, userID); ok {
+				c.rules[k] = append(c.rules[k], serverRule{id: r.ID, enabled: r.Enabled, step: step{tests: tests, effect: effectOf(r.Actions)}})
+			}
+		}
+	}
+	return c
+}
+
+// program returns the program of a user who has changed what changed says, which may be nil.
+func (c *compiler) program(changed *custom, userID string) program {
+	if changed == nil {
+		changed = &custom{}
+	}
 	var p program
 	for _, k := range Kinds() {
-		for _, r := range rs.Of(k) {
+		server := c.rules[k]
+		if k == Override {
+			// The master rule stands before all others.
+			p = server[0].add(p, changed)
+			server = server[1:]
+		}
+		for i := range changed.Rules[k] {
+			r := &changed.Rules[k][i]
 			if !r.Enabled {
 				continue
 			}
-			tests, ok := r.tests(k, userID)
-			if !ok {
-				continue
+			if tests, ok := r.tests(k, userID); ok {
+				p = append(p, step{tests: tests, effect: effectOf(r.Actions), own: true})
 			}
-			p = append(p, step{tests: tests, effect: effectOf(r.Actions), own: !r.Default})
+		}
+		for i := range server {
+			p = server[i].add(p, changed)
 		}
 	}
 	return p
+}
+
+// add appends the rule to a program, if it is enabled.
+func (r *serverRule) add(p program, changed *custom) program {
+	ch := changed.Defaults[r.id]
+	if ch.Enabled != nil && !*ch.Enabled || ch.Enabled == nil && !r.enabled {
+		return p
+	}
+	s := r.step
+	if ch.Actions != nil {
+		s.effect = effectOf(ch.Actions)
+	}
+	return append(p, s)
 }
 
 // tests returns the compiled conditions of a rule, and false for one that matches no event.
@@ -152,6 +204,9 @@ func (p program) in(roomID string) program {
 
 // testsIn returns the tests that are left in a room, and false if the rule does not hold for any of its events.
 func (s *step) testsIn(roomID string) (tests []test, possible bool) {
+	if !slices.ContainsFunc(s.tests, func(t test) bool { return t.key == keyRoomID }) {
+		return s.tests, true
+	}
 	for i := range s.tests {
 		holds, ok := s.tests[i].ofRoom(roomID)
 		switch {
@@ -182,16 +237,6 @@ func (p program) shared() program {
 	return slices.DeleteFunc(slices.Clone(p), func(s step) bool { return s.own && len(s.tests) > 0 }).trim()
 }
 
-// Subjects are what notifications are counted for: a user, by number, or all users whose shared programs are the same, by
-// a negative number that is made from the program's text and so is the same in all processes. Two have a number that
-// stands for what they mean and not for their text, as they are most people's: it lasts when the defaults change.
-const (
-	// subjectNone is of the program that never notifies; nothing is counted for it.
-	subjectNone = 0
-	// subjectDefault is of the program of those who have changed nothing.
-	subjectDefault = -1
-)
-
 // text tells programs apart that differ in anything.
 func (p program) text() string {
 	var b strings.Builder
@@ -206,14 +251,19 @@ func (p program) text() string {
 	return b.String()
 }
 
-// subjectOf returns the number for a program's text that is not the default one's.
-func subjectOf(text string) int64 {
+// subjectNone is of the program that never notifies; nothing is counted for it.
+const subjectNone storage.PushSubject = 0
+
+// subjectOf returns the number of the group whose shared program has a text: it is made from the text, and so the same in
+// all processes. The group of those who have changed nothing has a number of its own, storage.PushDefault, which lasts
+// when the defaults change.
+func subjectOf(text string) storage.PushSubject {
 	if text == "" {
 		return subjectNone
 	}
 	h := sha256.Sum256([]byte(text))
 	// Below those with a meaning of their own.
-	return -1000 - int64(binary.BigEndian.Uint64(h[:])>>2)
+	return -1000 - storage.PushSubject(binary.BigEndian.Uint64(h[:])>>2)
 }
 
 // run returns the effect of an event for who, or for somebody the event says nothing of where who is nil.

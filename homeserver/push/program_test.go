@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/weft-im/weft/homeserver/event"
+	"github.com/weft-im/weft/storage"
 )
 
 const (
@@ -77,7 +78,7 @@ func TestDefaults(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			p := compileRules(Defaults(anna), anna).in(room)
+			p := newCompiler().program(nil, anna).in(room)
 			who := newPerson(anna, "Anna Bell!")
 			got := p.run(newView(made(t, tc.typ, tc.content, tc.more...), inRoom(t, tc.members)), &who)
 			if got.String() != tc.want {
@@ -169,7 +170,7 @@ func TestConditions(t *testing.T) {
 	} {
 		t.Run(in[:min(len(in), 100)], func(t *testing.T) {
 			t.Parallel()
-			p := compileRules(&Ruleset{Override: []Rule{{ID: "x", Enabled: true, Actions: rawList(`"notify"`), Conditions: rawList(in)}}}, anna)
+			p := single(in)
 			who := newPerson(anna, "triple")
 			if got := p.in(room).run(newView(e, inRoom(t, 10)), &who); got.notify != want {
 				t.Errorf("holds is %t, want %t", got.notify, want)
@@ -199,8 +200,8 @@ func TestActions(t *testing.T) {
 	}
 }
 
-// rulesOf is a ruleset as changed by edits.
-func rulesOf(t testing.TB, userID string, edits ...edit) *Ruleset {
+// changed is what edits make of a user's rules.
+func changed(t testing.TB, userID string, edits ...edit) *custom {
 	t.Helper()
 	c := &custom{}
 	for _, e := range edits {
@@ -209,7 +210,7 @@ func rulesOf(t testing.TB, userID string, edits ...edit) *Ruleset {
 			t.Fatal(err)
 		}
 	}
-	return c.ruleset(userID)
+	return c
 }
 
 func put(k Kind, id string, d Draft) edit {
@@ -225,8 +226,8 @@ func ptr(s string) *string { return &s }
 func TestSubjects(t *testing.T) {
 	t.Parallel()
 	ring := rawList(`"notify"`, `{"set_tweak":"sound","value":"ring"}`)
-	subject := func(userID string, edits ...edit) int64 {
-		return subjectOf(compileRules(rulesOf(t, userID, edits...), userID).in(room).shared().text())
+	subject := func(userID string, edits ...edit) storage.PushSubject {
+		return subjectOf(newCompiler().program(changed(t, userID, edits...), userID).in(room).shared().text())
 	}
 	plain := subject(anna)
 	for name, tc := range map[string]struct {
@@ -262,7 +263,7 @@ func TestSubjects(t *testing.T) {
 			t.Errorf("%s off: subject %d, want that of never", name, got)
 		}
 	}
-	if plain >= subjectDefault {
+	if plain >= storage.PushDefault {
 		t.Errorf("a subject made from text is %d, want below those with a meaning", plain)
 	}
 }
@@ -270,13 +271,13 @@ func TestSubjects(t *testing.T) {
 // What is shared and the whole come to the same unless one of the rules left out, or a test for the user, matches.
 func TestSharedAgreesWithWhole(t *testing.T) {
 	t.Parallel()
-	rules := rulesOf(t, anna,
+	rules := changed(t, anna,
 		put(Content, "cake", Draft{Pattern: ptr("cake*"), Actions: rawList(`"notify"`, jsonHighlight)}),
 		put(Sender, "@carl:test", Draft{}),
 		put(Override, "few", Draft{Conditions: rawList(`{"kind":"room_member_count","is":"<3"}`)}),
 		edit{Op: opDisable, Kind: Underride, RuleID: ".m.rule.call"},
 	)
-	p := compileRules(rules, anna).in(room)
+	p := newCompiler().program(rules, anna).in(room)
 	shared := p.shared()
 	who := newPerson(anna, "Anna Bell")
 	for body, differs := range map[string]bool{"hello": false, "a cakewalk": true, "dear anna": true, "Anna bell": true, "@room": false} {
@@ -292,8 +293,8 @@ func TestSharedAgreesWithWhole(t *testing.T) {
 }
 
 func BenchmarkRun(b *testing.B) {
-	rules := rulesOf(b, anna, put(Content, "cake", Draft{Pattern: ptr("cake*"), Actions: rawList(`"notify"`)}), put(Sender, "@carl:test", Draft{}))
-	p := compileRules(rules, anna).in(room)
+	rules := changed(b, anna, put(Content, "cake", Draft{Pattern: ptr("cake*"), Actions: rawList(`"notify"`)}), put(Sender, "@carl:test", Draft{}))
+	p := newCompiler().program(rules, anna).in(room)
 	room := inRoom(b, 10000)
 	e := made(b, "m.room.message", message(strings.Repeat("words of a usual message ", 8)))
 	who := newPerson(anna, "Anna Bell")
@@ -312,8 +313,9 @@ func BenchmarkRun(b *testing.B) {
 	})
 	b.Run("compile", func(b *testing.B) {
 		b.ReportAllocs()
+		c := newCompiler()
 		for b.Loop() {
-			compileRules(rules, anna).in("!room:test")
+			c.program(rules, anna).in("!room:test")
 		}
 	})
 }

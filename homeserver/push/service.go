@@ -33,6 +33,9 @@ type Config struct {
 	// From is a position of the stream read from the database before the process serves anything. Defaults to the start
 	// of the stream.
 	From replication.Position
+	// Evaluator is told of changes, those made here before their requests are answered. Nil in a process that writes no
+	// events.
+	Evaluator *Evaluator
 }
 
 // Service is push rules in one process. It is safe for concurrent use.
@@ -66,6 +69,13 @@ func New(cfg Config) (*Service, error) {
 	})
 	if err != nil {
 		return nil, fmt.Errorf("push: %w", err)
+	}
+	if cfg.Evaluator != nil {
+		s.follower.Handle(func(_ context.Context, u replication.Update[streams.PushRulesRow]) {
+			for _, r := range u.Rows {
+				cfg.Evaluator.Changed(r.Value.UserID)
+			}
+		})
 	}
 	if !cfg.Writers.Writes(stream) {
 		return s, nil
@@ -232,6 +242,9 @@ func (s *Service) apply(ctx context.Context, e *edit) error {
 	})
 	if errors.Is(err, errUnchanged) {
 		return nil
+	}
+	if err == nil && s.cfg.Evaluator != nil {
+		s.cfg.Evaluator.Changed(e.UserID)
 	}
 	return err
 }

@@ -16,8 +16,8 @@ import (
 	"time"
 
 	"github.com/rs/zerolog"
-	"github.com/tidwall/gjson"
 
+	"github.com/weft-im/weft/homeserver/event"
 	"github.com/weft-im/weft/homeserver/id"
 	"github.com/weft-im/weft/homeserver/mxerr"
 	"github.com/weft-im/weft/homeserver/mxrpc"
@@ -326,48 +326,35 @@ func (s *Service) joined(ctx context.Context, roomID, userID string) (*store.Roo
 	return room, nil
 }
 
-// threadHops is how far the relations of an event are followed to find the thread it is in.
-const threadHops = 3
-
-// checkThread refuses a receipt whose event is not in the thread it names. The root counts as part of its thread as well
-// as of the main timeline.
+// checkThread refuses a receipt whose event is not in the thread it names. The root, and what is related to it, count as
+// part of its thread as well as of the main timeline.
 func (s *Service) checkThread(ctx context.Context, e *store.Event, thread string) error {
 	if e.ID() == thread {
 		return nil
 	}
-	in, err := s.threadOf(ctx, e)
+	in, related, err := event.Thread(e.Event, thread, func(eventID string) (*event.Event, error) {
+		next, err := s.cfg.Rooms.Event(ctx, eventID)
+		if errors.Is(err, storage.ErrNotFound) {
+			return nil, nil
+		}
+		if err != nil {
+			return nil, fmt.Errorf("find the thread of an event: %w", err)
+		}
+		if next.RoomNID != e.RoomNID {
+			return nil, nil
+		}
+		return next.Event, nil
+	})
 	if err != nil {
 		return err
 	}
-	if in != thread {
+	if in == "" {
+		in = MainThread
+	}
+	if in != thread && !related {
 		return mxerr.InvalidParam.WithMessage("event_id " + e.ID() + " is not related to thread " + thread)
 	}
 	return nil
-}
-
-func (s *Service) threadOf(ctx context.Context, e *store.Event) (string, error) {
-	for range threadHops {
-		relation := gjson.GetBytes(e.Content(), `m\.relates_to`)
-		parent := relation.Get("event_id").Str
-		if parent == "" {
-			break
-		}
-		if relation.Get("rel_type").Str == "m.thread" {
-			return parent, nil
-		}
-		next, err := s.cfg.Rooms.Event(ctx, parent)
-		if errors.Is(err, storage.ErrNotFound) {
-			break
-		}
-		if err != nil {
-			return "", err
-		}
-		if next.RoomNID != e.RoomNID {
-			break
-		}
-		e = next
-	}
-	return MainThread, nil
 }
 
 // put stores receipts of one room on the process that writes the room's.

@@ -111,7 +111,7 @@ func (c *committer) assembleLane(ctx context.Context, eb *storage.EventBatch, no
 				}
 				nodes.add(added)
 				h.root = root
-				tally.add(p)
+				tally.add(p, storage.EventNID(id))
 			}
 			if !p.aside {
 				h.extremities = follow(h.extremities, p)
@@ -123,6 +123,7 @@ func (c *committer) assembleLane(ctx context.Context, eb *storage.EventBatch, no
 			h.last = max(h.last, storage.EventNID(id))
 			s.out = append(s.out, written{p: p, row: c.eventRow(room, p, before)})
 			c.addEvent(eb, room, s.out[len(s.out)-1])
+			c.addNotified(eb, room, p)
 		}
 	}
 	if events == 0 {

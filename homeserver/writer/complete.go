@@ -54,6 +54,11 @@ type pending struct {
 	prevMembership string
 	// reset says that changes holds more than the event itself.
 	reset bool
+	// notified is whom the event notifies, thread the root of the thread it is in, "" for none. sent is set where it shows
+	// that its sender, a user of this server, has read the thread up to it.
+	notified Notified
+	thread   string
+	sent     bool
 }
 
 // change is a change of one piece of the current state; nil is absent.
@@ -156,6 +161,9 @@ func (l *lane) complete(ctx context.Context, it *item) error {
 		}
 		it.events = append(it.events, p)
 		it.outcome = append(it.outcome, outcome{rec: p.rec})
+	}
+	if err := l.notify(ctx, w, it.events); err != nil {
+		return err
 	}
 	l.adopt(w)
 	return nil
@@ -364,14 +372,7 @@ func (l *lane) checkRedaction(ctx context.Context, w *work, p *pending, local bo
 	if err != nil {
 		return err
 	}
-	var create, power *event.Event
-	if recs[0] != nil {
-		create = recs[0].event
-	}
-	if recs[1] != nil {
-		power = recs[1].event
-	}
-	levels := event.NewPowerLevels(create, power)
+	levels := event.NewPowerLevels(eventOf(recs[0]), eventOf(recs[1]))
 	switch {
 	case target != nil:
 		p.allowed = event.MayRedact(e, target, levels)

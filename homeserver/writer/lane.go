@@ -108,6 +108,7 @@ type lane struct {
 	recentOrder []txnKey
 	ahead       map[string]lookup // of received events that are queued
 	backoff     time.Duration
+	audience    Audience // nil before the first event since the head was read
 }
 
 func newLane(w *Writer, roomID string) *lane { return &lane{w: w, roomID: roomID, built: -1} }
@@ -405,7 +406,7 @@ func (l *lane) load(ctx context.Context, epoch int) error {
 		// Whether it has been made since is for the database to say.
 		l.room = nil
 	}
-	l.extremities, l.depth, l.newRoom, l.headless = nil, 0, nil, false
+	l.extremities, l.depth, l.newRoom, l.headless, l.audience = nil, 0, nil, false, nil
 	l.state = make(map[event.Tuple]*record)
 	l.ahead = nil
 	if l.recent == nil {

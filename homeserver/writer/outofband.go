@@ -102,6 +102,9 @@ func (l *lane) receiveOutOfBand(ctx context.Context, it *item) error {
 	if before[0] != nil {
 		p.prevMembership = before[0].Membership.String()
 	}
+	if err := l.notifyGuest(ctx, p); err != nil {
+		return err
+	}
 	if l.headless {
 		// The room may have got its head by the next request.
 		l.built = -1
@@ -124,6 +127,7 @@ func (c *committer) outOfBandRow(s *share, id int64) *storage.OutOfBand {
 			DisplayName: text(content, "displayname"), AvatarURL: text(content, "avatar_url"),
 		},
 		Stripped: p.stripped,
+		Push:     p.pushCounts(s.lane.room),
 	}
 }
 

@@ -146,9 +146,12 @@ func (l *lane) receive(ctx context.Context, it *item) error {
 	if err := l.checkWaiting(ctx, p, found.waiting); err != nil {
 		return err
 	}
+	it.events = []*pending{p}
+	if err := l.notify(ctx, w, it.events); err != nil {
+		return err
+	}
 	w.txns = map[txnKey]*record{key: p.rec}
 	l.adopt(w)
-	it.events = []*pending{p}
 	it.outcome = []outcome{{rec: p.rec}}
 	return nil
 }

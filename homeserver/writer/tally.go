@@ -26,7 +26,8 @@ func newTally(room storage.RoomNID, s *store.Store) *tally {
 	return &tally{room: room, store: s, stats: storage.RoomStatsChange{RoomNID: room}}
 }
 
-func (t *tally) add(p *pending) {
+// add adds an event, which has the given place in the events stream.
+func (t *tally) add(p *pending, place storage.EventNID) {
 	if t.state == nil {
 		t.state = make(map[storage.StateKeyNID]storage.EventNID)
 		t.members = make(map[storage.UserNID]storage.Member)
@@ -46,14 +47,14 @@ func (t *tally) add(p *pending) {
 			t.state[ch.key] = ch.new.nid
 		}
 		if ch.tuple.Type == event.TypeMember {
-			t.addMember(ch)
+			t.addMember(ch, place)
 		} else if ch.tuple.StateKey == "" {
 			t.addShown(ch)
 		}
 	}
 }
 
-func (t *tally) addMember(ch *change) {
+func (t *tally) addMember(ch *change, place storage.EventNID) {
 	local := t.store.IsLocal(ch.tuple.StateKey)
 	if ch.old != nil {
 		t.count(ch.old.event.Membership(), local, -1)
@@ -70,11 +71,15 @@ func (t *tally) addMember(ch *change) {
 		// No rule lets such an event into the state.
 		return
 	}
+	joined := t.members[user].JoinedNID
+	if m == storage.MembershipJoin && (ch.old == nil || ch.old.event.Membership() != event.MembershipJoin) {
+		joined = place
+	}
 	content := ch.new.event.Content()
 	delete(t.gone, user)
 	t.members[user] = storage.Member{
 		RoomNID: t.room, UserNID: user, Membership: m, EventNID: ch.new.nid, SenderNID: ch.new.senderNID, IsLocal: local,
-		DisplayName: text(content, "displayname"), AvatarURL: text(content, "avatar_url"),
+		DisplayName: text(content, "displayname"), AvatarURL: text(content, "avatar_url"), JoinedNID: joined,
 	}
 }
 

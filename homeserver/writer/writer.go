@@ -47,6 +47,8 @@ type Config struct {
 	// BackfillIDs numbers events without a place in the stream (StoreOutliers), as a writer of the "backfill" stream. Nil
 	// in a process that stores none.
 	BackfillIDs *storage.StreamIDs
+	// Notifier says whom events notify. Defaults to nobody being notified.
+	Notifier Notifier
 	// Publisher announces what is written. Defaults to none.
 	Publisher Publisher
 	// WriterNames caches the names of writers. Defaults to a cache of its own.

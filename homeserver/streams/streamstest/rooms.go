@@ -20,8 +20,8 @@ type Rooms struct {
 	tb     testing.TB
 }
 
-// Rooms gives the process a store and a writer. Call it before Start.
-func (p *Process) Rooms(tb testing.TB) *Rooms {
+// Rooms gives the process a store and a writer, whose configuration adjust may change. Call it before Start.
+func (p *Process) Rooms(tb testing.TB, adjust ...func(*writer.Config)) *Rooms {
 	tb.Helper()
 	r := &Rooms{tb: tb}
 	var err error
@@ -53,6 +53,9 @@ func (p *Process) Rooms(tb testing.TB) *Rooms {
 		if err != nil {
 			tb.Fatal(err)
 		}
+	}
+	for _, a := range adjust {
+		a(&cfg)
 	}
 	if r.Writer, err = writer.New(cfg); err != nil {
 		tb.Fatal(err)
