@@ -13,8 +13,12 @@ import (
 	"github.com/weft-im/weft/storage"
 )
 
-// freshTimeout bounds one query for positions.
-const freshTimeout = 10 * time.Second
+const (
+	// freshTimeout bounds one query for positions.
+	freshTimeout = 10 * time.Second
+	// onItsWay is how long a row that is committed may take to arrive before it is read from the database instead.
+	onItsWay = 250 * time.Millisecond
+)
 
 // freshness brings this process up to what had been committed when a request arrived. The query for that is shared: one
 // runs at a time, and requests that arrive while it does share the next.
@@ -65,8 +69,14 @@ func (f *freshness) reach(ctx context.Context, stream, writer string, id int64) 
 	if f.client.Position(stream).Covers(writer, id) {
 		return nil
 	}
-	f.client.Observe(stream, writer, id)
-	err := f.client.WaitFor(ctx, stream, writer, id)
+	// As a rule the rows are on their way: the writer publishes them right after their commit.
+	arriving, cancel := context.WithTimeout(ctx, onItsWay)
+	err := f.client.WaitFor(arriving, stream, writer, id)
+	cancel()
+	if err != nil && arriving.Err() != nil && ctx.Err() == nil {
+		f.client.Observe(stream, writer, id)
+		err = f.client.WaitFor(ctx, stream, writer, id)
+	}
 	switch {
 	case err == nil, errors.Is(err, replication.ErrNotFollowed):
 		return nil

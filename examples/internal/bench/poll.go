@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/weft-im/weft/homeserver/cluster"
 )
@@ -23,6 +24,9 @@ const pollTarget = 0.2
 
 // loneSends is how many messages are sent one by one to know what one takes.
 const loneSends = 200
+
+// speakers is how many people send in turn, so that one answer that is late does not hold up the next message.
+const speakers = 16
 
 // poll measures long-polling clients in one room, over two workers, while messages come into it at a steady rate.
 func poll(ctx context.Context, cfg Config, r *Report) (err error) {
@@ -37,17 +41,21 @@ func poll(ctx context.Context, cfg Config, r *Report) (err error) {
 		return err
 	}
 	defer func() { err = i.end(err) }()
-	people, err := register(ctx, i.url, "sender", 1)
+	people, err := register(ctx, i.url, "speaker", speakers)
 	defer closeAll(people)
 	if err != nil {
 		return err
 	}
-	sender := people[0]
-	room, err := sender.createRoom(ctx)
+	room, err := people[0].createRoom(ctx)
 	if err != nil {
 		return err
 	}
-	lone, err := sendAll(ctx, people, []string{room}, "lone", loneSends)
+	for _, u := range people[1:] {
+		if err := u.join(ctx, room); err != nil {
+			return err
+		}
+	}
+	lone, err := sendAll(ctx, people[:1], []string{room}, "lone", loneSends)
 	if err != nil {
 		return err
 	}
@@ -65,6 +73,14 @@ func poll(ctx context.Context, cfg Config, r *Report) (err error) {
 		return err
 	}
 	defer func() { _ = stop() }()
+	// Each speaker is new to the clients once.
+	if _, err := load.sendSteadily(ctx, "warm", people, cfg.PollRate, min(time.Second, cfg.PollTime)); err != nil {
+		return err
+	}
+	if err := load.finish(ctx, people[0]); err != nil {
+		return err
+	}
+	load.reset()
 	reads, err := i.eventsRead(ctx, cfg.CountAfter)
 	if err != nil {
 		return err
@@ -78,14 +94,15 @@ func poll(ctx context.Context, cfg Config, r *Report) (err error) {
 		return err
 	}
 	start := time.Now()
-	sent, err := load.sendSteadily(ctx, sender, cfg.PollRate, cfg.PollTime)
+	sent, err := load.sendSteadily(ctx, "steady", people, cfg.PollRate, cfg.PollTime)
 	if err != nil {
 		return err
 	}
-	if err := load.await(ctx, int64(sent*len(pollers))); err != nil {
+	elapsed := time.Since(start)
+	if err := load.finish(ctx, people[0]); err != nil {
 		return err
 	}
-	elapsed := time.Since(start)
+	sent++
 	after, err := i.usage()
 	if err != nil {
 		return err
@@ -100,10 +117,11 @@ func poll(ctx context.Context, cfg Config, r *Report) (err error) {
 	if err := stop(); err != nil {
 		return err
 	}
-	spent, n := after.since(before), float64(sent*len(pollers))
+	spent, n := after.since(before), float64(load.arrived.Load())
 	latencies := slices.Concat(load.latencies...)
 	r.add(scenario, "messages", float64(sent)/elapsed.Seconds(), "1/s")
 	r.add(scenario, "deliveries a response", n/float64(load.responses.Load()), "")
+	r.add(scenario, "deliveries left out of limited timelines", float64(sent*len(pollers))-n, "")
 	for _, name := range slices.Sorted(maps.Keys(spent)) {
 		r.add(scenario, "CPU of a delivery, "+name, milliseconds(spent[name])/n, "ms")
 	}
@@ -165,6 +183,8 @@ type pollLoad struct {
 	latencies [][]time.Duration // by client
 	responses atomic.Int64
 	arrived   atomic.Int64 // deliveries
+	last      atomic.Int64 // when the last message was sent, in microseconds, or 0
+	ended     atomic.Int64 // clients that have the last message
 }
 
 // start has every client sync once and then wait for what comes. stop ends them and returns the first error of any.
@@ -201,6 +221,9 @@ func (l *pollLoad) start(ctx context.Context, pollers []*client) (stop func() er
 				for _, sent := range sentTimes(body) {
 					l.latencies[k] = append(l.latencies[k], now.Sub(sent))
 					l.arrived.Add(1)
+					if sent.UnixMicro() == l.last.Load() {
+						l.ended.Add(1)
+					}
 				}
 			}
 		})
@@ -220,39 +243,64 @@ func (l *pollLoad) start(ctx context.Context, pollers []*client) (stop func() er
 // leanFilter is a filter as clients have it: members are loaded lazily.
 const leanFilter = "%7B%22room%22:%7B%22state%22:%7B%22lazy_load_members%22:true%7D,%22timeline%22:%7B%22limit%22:50%7D%7D%7D"
 
-// sendSteadily sends rate messages a second for a while. A message that is late does not delay those after it.
-func (l *pollLoad) sendSteadily(ctx context.Context, sender *client, rate int, d time.Duration) (sent int, err error) {
+// sendSteadily sends rate messages a second for a while, whether or not those before have been answered.
+func (l *pollLoad) sendSteadily(ctx context.Context, name string, speakers []*client, rate int, d time.Duration) (sent int, err error) {
 	n := int(d.Seconds() * float64(rate))
+	due := make(chan int, n)
+	g, ctx := errgroup.WithContext(ctx)
+	for _, u := range speakers {
+		g.Go(func() error {
+			for k := range due {
+				if _, err := u.do(ctx, http.MethodPut, sayPath(l.room, name+strconv.Itoa(k)), message(time.Now())); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
 	tick := time.NewTicker(time.Second / time.Duration(rate))
 	defer tick.Stop()
-	for k := range n {
+	for k := 0; k < n && ctx.Err() == nil; k++ {
 		select {
 		case <-tick.C:
+			due <- k
 		case <-ctx.Done():
-			return sent, ctx.Err()
 		}
-		if _, err := sender.do(ctx, http.MethodPut, sayPath(l.room, "steady"+strconv.Itoa(k)), message(time.Now())); err != nil {
-			return sent, err
-		}
-		sent++
 	}
-	return sent, nil
+	close(due)
+	return n, g.Wait()
 }
 
-// await returns when n deliveries have arrived.
-func (l *pollLoad) await(ctx context.Context, n int64) error {
+// finish sends the last message and returns when every client has it. A client that has fallen far behind sees a limited
+// timeline, so that the number of deliveries says nothing of the end.
+func (l *pollLoad) finish(ctx context.Context, speaker *client) error {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
+	now := time.Now()
+	l.last.Store(now.UnixMicro())
+	if _, err := speaker.do(ctx, http.MethodPut, sayPath(l.room, "last"+strconv.FormatInt(now.UnixMicro(), 10)), message(now)); err != nil {
+		return err
+	}
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
-	for l.arrived.Load() < n {
+	for l.ended.Load() < int64(len(l.latencies)) {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			return fmt.Errorf("%d of %d deliveries arrived: %w", l.arrived.Load(), n, ctx.Err())
+			return fmt.Errorf("%d of %d clients have the last message: %w", l.ended.Load(), len(l.latencies), ctx.Err())
 		}
 	}
 	return nil
+}
+
+// reset begins to count anew, while nothing is on its way.
+func (l *pollLoad) reset() {
+	for k := range l.latencies {
+		l.latencies[k] = nil
+	}
+	l.responses.Store(0)
+	l.arrived.Store(0)
+	l.ended.Store(0)
 }
 
 // nextBatch finds the token in a response; decoding all of it in 1,000 clients would cost more than what is measured.
