@@ -204,7 +204,7 @@ func (c *Core) openServices(ctx context.Context, federate Federate) error {
 	}
 	c.Rooms, err = room.New(room.Config{
 		ServerName: cfg.ServerName, DB: c.DB, Store: c.Store, Writer: c.Writer, WriterIDs: c.WriterIDs, Profiles: c.Accounts,
-		Follower: EventFollower{c.Replication}, Personal: personal{c.AccountData, c.Push}, DefaultVersion: cfg.DefaultRoomVersion,
+		Follower: EventFollower{c.Replication}, Personal: personal{c.AccountData, c.Push}, Ignores: c.AccountData, DefaultVersion: cfg.DefaultRoomVersion,
 		Limits: c.Limits, Remote: remotes.Rooms, RemoteDirectory: remotes.Directory, Positions: positions{c}, Log: c.Log,
 	})
 	if err != nil {

@@ -136,6 +136,24 @@ SELECT EXISTS (
     AND b.user_nid = (SELECT user_nid FROM user_ids WHERE user_id = $2)
     AND a.membership = $3 AND b.membership = $3)`
 
+// By memberships_user; stops at the first room.
+const profileVisibleSQL = `
+SELECT EXISTS (
+    SELECT FROM memberships m JOIN room_stats s USING (room_nid)
+    WHERE m.user_nid = (SELECT user_nid FROM user_ids WHERE user_id = $2) AND m.membership = $3
+    AND (s.join_rule = 'public' OR s.history_visibility = 'world_readable' OR EXISTS (
+        SELECT FROM memberships b WHERE b.room_nid = m.room_nid
+        AND b.user_nid = (SELECT user_nid FROM user_ids WHERE user_id = $1) AND b.membership = $3)))`
+
+// ProfileVisible reports whether a user is joined to a room that the viewer is joined to, or that is open to everybody.
+func ProfileVisible(ctx context.Context, q Querier, viewerID, userID string) (bool, error) {
+	var visible bool
+	if err := q.QueryRow(ctx, profileVisibleSQL, viewerID, userID, MembershipJoin).Scan(&visible); err != nil {
+		return false, fmt.Errorf("look for a room where a profile is seen: %w", TranslateError(err))
+	}
+	return visible, nil
+}
+
 // ShareRoom reports whether two users are joined to a room of both.
 func ShareRoom(ctx context.Context, q Querier, userID, otherID string) (bool, error) {
 	var share bool

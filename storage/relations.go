@@ -79,6 +79,7 @@ SELECT p.event_nid, coalesce((
 ), 0), t.replies, coalesce(t.latest, 0), coalesce(t.mine, false), ARRAY(
     SELECT c.event_id FROM event_relations r JOIN events c USING (event_nid)
     WHERE r.relates_to = p.event_id AND r.rel_type = 'm.reference' AND r.room_nid = p.room_nid AND ` + notRedacted + `
+    AND c.sender_nid NOT IN (SELECT user_nid FROM user_ids WHERE user_id = ANY ($3::text[]))
     ORDER BY r.depth, r.event_nid LIMIT 100
 )
 FROM events p, LATERAL (
@@ -86,12 +87,14 @@ FROM events p, LATERAL (
         bool_or(c.sender_nid = $2) AS mine
     FROM event_relations r JOIN events c USING (event_nid)
     WHERE r.relates_to = p.event_id AND r.rel_type = 'm.thread' AND r.room_nid = p.room_nid AND ` + notRedacted + `
+    AND c.sender_nid NOT IN (SELECT user_nid FROM user_ids WHERE user_id = ANY ($3::text[]))
 ) t
 WHERE p.event_nid = ANY($1::bigint[]) AND EXISTS (SELECT FROM event_relations r WHERE r.relates_to = p.event_id)`
 
-// Aggregations returns what relates to events, in no order, for a user. Events that nothing relates to are left out.
-func Aggregations(ctx context.Context, q Querier, events []EventNID, user UserNID) ([]Aggregation, error) {
-	return collect[Aggregation](ctx, q, selectAggregationsSQL, int64s(events), user)
+// Aggregations returns what relates to events, in no order, for a user who ignores others: what those sent is not
+// counted. Events that nothing relates to are left out.
+func Aggregations(ctx context.Context, q Querier, events []EventNID, user UserNID, ignored []string) ([]Aggregation, error) {
+	return collect[Aggregation](ctx, q, selectAggregationsSQL, int64s(events), user, ignored)
 }
 
 // ThreadsQuery asks for the threads of a room, those with the latest replies first.

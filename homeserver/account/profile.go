@@ -88,14 +88,15 @@ func (s *Service) ProfileFields(ctx context.Context, userID, field string) (map[
 	return map[string]any{field: v}, nil
 }
 
-// CheckProfileVisible returns M_FORBIDDEN unless the requester shares a room with the user, or is the user. It is for
-// servers that show profiles to no others (limit_profile_requests_to_users_who_share_rooms).
+// CheckProfileVisible returns M_FORBIDDEN unless the requester shares a room with the user, or is the user, or the user
+// is in a room that is open to everybody. It is for servers that show profiles to no others
+// (limit_profile_requests_to_users_who_share_rooms).
 func (s *Service) CheckProfileVisible(ctx context.Context, who *Requester, userID string) error {
 	if who.UserID == userID {
 		return nil
 	}
-	share, err := storage.ShareRoom(ctx, s.cfg.DB, who.UserID, userID)
-	if err == nil && !share {
+	visible, err := storage.ProfileVisible(ctx, s.cfg.DB, who.UserID, userID)
+	if err == nil && !visible {
 		return mxerr.Forbidden.WithMessage("Profile isn't available")
 	}
 	return err

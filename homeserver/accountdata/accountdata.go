@@ -20,6 +20,7 @@ import (
 	"github.com/weft-im/weft/homeserver/mxerr"
 	"github.com/weft-im/weft/homeserver/mxrpc"
 	"github.com/weft-im/weft/homeserver/streams"
+	"github.com/weft-im/weft/internal/memo"
 	"github.com/weft-im/weft/replication"
 	"github.com/weft-im/weft/replication/rpc"
 	"github.com/weft-im/weft/storage"
@@ -67,6 +68,7 @@ type Service struct {
 	cfg      Config
 	follower *replication.Follower[streams.AccountDataRow]
 	writer   *streams.Writer[streams.AccountDataRow] // nil unless this process writes the stream
+	ignored  memo.Loading[string, map[string]bool]
 }
 
 // stream is the stream's name.
@@ -106,15 +108,17 @@ func New(cfg Config) (*Service, error) {
 	if cfg.DB == nil || cfg.Client == nil || cfg.Writers == nil || cfg.RPC == nil {
 		return nil, errors.New("accountdata: Config.DB, Client, Writers and RPC are required")
 	}
-	s := &Service{cfg: cfg}
+	s := &Service{cfg: cfg, ignored: memo.NewLoading[string, map[string]bool](maxIgnored)}
 	var err error
 	s.follower, err = replication.Follow(cfg.Client, streams.AccountData(), replication.FollowConfig[streams.AccountDataRow]{
 		Source: s.source,
 		From:   cfg.From,
+		OnGap:  func(context.Context, string, int64, int64) { s.ignored.InvalidateAll() },
 	})
 	if err != nil {
 		return nil, fmt.Errorf("accountdata: %w", err)
 	}
+	s.follower.Handle(s.forgetIgnored)
 	if !cfg.Writers.Writes(stream) {
 		return s, nil
 	}

@@ -75,6 +75,9 @@ type Invite3PID struct {
 //
 // Spec: client-server API, "POST /createRoom" (v1.19).
 func (s *Service) Create(ctx context.Context, who *Requester, req CreateRequest) (string, error) {
+	if err := active(who); err != nil {
+		return "", err
+	}
 	p, err := s.plan(ctx, who, req)
 	if err != nil {
 		return "", err

@@ -41,6 +41,9 @@ type ThirdPartySigned struct {
 // Errors: M_INVALID_PARAM for what is neither a room id nor an alias, M_NOT_FOUND for rooms that cannot be found or
 // reached, M_FORBIDDEN for people who may not join, M_GUEST_ACCESS_FORBIDDEN.
 func (s *Service) Join(ctx context.Context, who *Requester, roomIDOrAlias string, req JoinRequest) (string, error) {
+	if err := active(who); err != nil {
+		return "", err
+	}
 	roomID, servers, err := s.target(ctx, roomIDOrAlias, req.Via)
 	if err != nil {
 		return "", err

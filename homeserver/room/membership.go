@@ -25,6 +25,9 @@ var errNoIdentity = mxerr.ServerNotTrusted.WithMessage("This server uses no iden
 // Errors: M_INVALID_PARAM for what is no user id, M_FORBIDDEN, M_CONNECTION_FAILED where the user's server cannot be
 // reached.
 func (s *Service) Invite(ctx context.Context, who *Requester, roomID, target, reason string) error {
+	if err := active(who); err != nil {
+		return err
+	}
 	r, err := s.targetIn(ctx, who, roomID, target)
 	if err != nil {
 		return err
@@ -93,6 +96,9 @@ func (s *Service) sendInvite(ctx context.Context, r *store.Room, d writer.Draft)
 //
 // Errors: M_MISSING_PARAM, M_SERVER_NOT_TRUSTED without identity servers, M_FORBIDDEN.
 func (s *Service) Invite3PID(ctx context.Context, who *Requester, roomID string, in Invite3PID) error {
+	if err := active(who); err != nil {
+		return err
+	}
 	for _, p := range []struct{ name, value string }{
 		{"id_server", in.IDServer}, {"id_access_token", in.IDAccessToken}, {"medium", in.Medium}, {"address", in.Address},
 	} {
@@ -124,6 +130,9 @@ func (s *Service) Invite3PID(ctx context.Context, who *Requester, roomID string,
 //
 // Errors: M_INVALID_PARAM for what is no user id, M_FORBIDDEN.
 func (s *Service) Kick(ctx context.Context, who *Requester, roomID, target, reason string) error {
+	if err := active(who); err != nil {
+		return err
+	}
 	r, err := s.targetIn(ctx, who, roomID, target)
 	if err != nil {
 		return err
@@ -142,6 +151,9 @@ func (s *Service) Kick(ctx context.Context, who *Requester, roomID, target, reas
 //
 // Errors: M_INVALID_PARAM for what is no user id, M_FORBIDDEN.
 func (s *Service) Ban(ctx context.Context, who *Requester, roomID, target, reason string) error {
+	if err := active(who); err != nil {
+		return err
+	}
 	r, err := s.targetIn(ctx, who, roomID, target)
 	if err != nil {
 		return err
@@ -153,6 +165,9 @@ func (s *Service) Ban(ctx context.Context, who *Requester, roomID, target, reaso
 //
 // Errors: M_INVALID_PARAM for what is no user id, M_BAD_STATE for somebody who is not banned, M_FORBIDDEN.
 func (s *Service) Unban(ctx context.Context, who *Requester, roomID, target, reason string) error {
+	if err := active(who); err != nil {
+		return err
+	}
 	r, err := s.targetIn(ctx, who, roomID, target)
 	if err != nil {
 		return err
@@ -209,6 +224,9 @@ func (s *Service) Leave(ctx context.Context, who *Requester, roomID, reason stri
 //
 // Errors: M_INVALID_PARAM, M_NOT_FOUND, M_FORBIDDEN.
 func (s *Service) Knock(ctx context.Context, who *Requester, roomIDOrAlias string, via []string, extra map[string]json.RawMessage) (string, error) {
+	if err := active(who); err != nil {
+		return "", err
+	}
 	roomID, servers, err := s.target(ctx, roomIDOrAlias, via)
 	if err != nil {
 		return "", err

@@ -207,7 +207,11 @@ func (s *Service) walk(ctx context.Context, who *Requester, w window) (*walked, 
 
 // take adds events to got until it has enough, and returns how many it has dealt with.
 func (s *Service) take(ctx context.Context, who *Requester, w window, es []*store.Event, related []bool, got *walked) (int, error) {
-	vs, err := s.views.Of(ctx, s.viewer(who), w.room.NID, es)
+	v, err := s.reader(ctx, who)
+	if err != nil {
+		return 0, err
+	}
+	vs, err := s.views.Of(ctx, v, w.room.NID, es)
 	if err != nil {
 		return 0, fmt.Errorf("view events of %s: %w", w.room.ID, err)
 	}

@@ -58,7 +58,11 @@ func (s *Service) visibleEvent(ctx context.Context, who *Requester, roomID, even
 	if err != nil {
 		return nil, nil, err
 	}
-	vs, err := s.views.Of(ctx, s.viewer(who), r.NID, []*store.Event{e})
+	v, err := s.reader(ctx, who)
+	if err != nil {
+		return nil, nil, err
+	}
+	vs, err := s.views.Of(ctx, v, r.NID, []*store.Event{e})
 	if err != nil {
 		return nil, nil, fmt.Errorf("view event %s: %w", eventID, err)
 	}

@@ -110,7 +110,11 @@ func (s *Service) Relations(ctx context.Context, who *Requester, roomID, eventID
 
 // chunk writes events with what relates to them.
 func (s *Service) chunk(ctx context.Context, who *Requester, r *store.Room, events []view.Event) (json.RawMessage, error) {
-	v, f := s.viewer(who), s.format()
+	v, err := s.reader(ctx, who)
+	if err != nil {
+		return nil, err
+	}
+	f := s.format()
 	if err := s.views.Bundle(ctx, s.cfg.DB, v, r.NID, events, f); err != nil {
 		return nil, fmt.Errorf("bundle relations in %s: %w", r.ID, err)
 	}
@@ -121,7 +125,11 @@ func (s *Service) chunk(ctx context.Context, who *Requester, r *store.Room, even
 func (s *Service) one(ctx context.Context, who *Requester, r *store.Room, e *view.Event) (json.RawMessage, error) {
 	e.Related = true
 	es := []view.Event{*e}
-	v, f := s.viewer(who), s.format()
+	v, err := s.reader(ctx, who)
+	if err != nil {
+		return nil, err
+	}
+	f := s.format()
 	if err := s.views.Bundle(ctx, s.cfg.DB, v, r.NID, es, f); err != nil {
 		return nil, fmt.Errorf("bundle relations of %s: %w", e.ID(), err)
 	}
@@ -187,7 +195,11 @@ func (s *Service) Threads(ctx context.Context, who *Requester, roomID string, re
 	if err != nil {
 		return nil, fmt.Errorf("read thread roots of %s: %w", roomID, err)
 	}
-	vs, err := s.views.Visible(ctx, s.viewer(who), a.room.NID, present(es))
+	v, err := s.reader(ctx, who)
+	if err != nil {
+		return nil, err
+	}
+	vs, err := s.views.Visible(ctx, v, a.room.NID, present(es))
 	if err != nil {
 		return nil, fmt.Errorf("view thread roots of %s: %w", roomID, err)
 	}

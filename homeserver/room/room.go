@@ -15,11 +15,13 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/rs/zerolog"
 
 	"github.com/weft-im/weft/homeserver/event"
+	"github.com/weft-im/weft/homeserver/mxerr"
 	"github.com/weft-im/weft/homeserver/ratelimit"
 	"github.com/weft-im/weft/homeserver/requester"
 	"github.com/weft-im/weft/homeserver/store"
@@ -51,6 +53,8 @@ type Config struct {
 	Follower Follower
 	// Personal carries over what users have set for a room that is replaced. Without it nothing is.
 	Personal Personal
+	// Ignores knows whom users ignore. Without it nobody is ignored.
+	Ignores Ignores
 	// Positions gives the token of the deprecated /initialSync. Without it the token starts over.
 	Positions Positions
 	// Remote and RemoteDirectory reach other servers. Without them no other server can be reached.
@@ -93,6 +97,12 @@ type Personal interface {
 	// CopyRoomSettings carries a local user's settings for one room over to the room that replaces it. It may be called
 	// more than once.
 	CopyRoomSettings(ctx context.Context, userID, fromRoomID, toRoomID string) error
+}
+
+// Ignores knows whom users ignore.
+type Ignores interface {
+	// IgnoredUsers returns the users whose messages a user does not want to see. The map must not be changed.
+	IgnoredUsers(ctx context.Context, userID string) (map[string]bool, error)
 }
 
 // RemoteJoin is a join, knock or leave that another server has to help with.
@@ -192,6 +202,29 @@ func (s *Service) now() int64 { return s.cfg.Now().UnixMilli() }
 
 func (s *Service) viewer(who *Requester) view.Viewer {
 	return view.Viewer{UserID: who.UserID, DeviceID: who.DeviceID}
+}
+
+// reader is viewer with what decides whether events are shown at all.
+func (s *Service) reader(ctx context.Context, who *Requester) (view.Viewer, error) {
+	v := s.viewer(who)
+	if s.cfg.Ignores == nil {
+		return v, nil
+	}
+	var err error
+	if v.Ignored, err = s.cfg.Ignores.IgnoredUsers(ctx, who.UserID); err != nil {
+		return v, fmt.Errorf("read whom %s ignores: %w", who.UserID, err)
+	}
+	return v, nil
+}
+
+// active refuses what accounts must not do that an administrator has suspended.
+//
+// Spec: client-server API, "Account suspension" (v1.19).
+func active(who *Requester) error {
+	if who.Suspended {
+		return mxerr.UserSuspended.WithMessage("You cannot perform this action while suspended")
+	}
+	return nil
 }
 
 func (s *Service) format() view.Format { return view.Format{NowTS: s.now()} }

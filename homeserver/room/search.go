@@ -286,8 +286,12 @@ func (s *Service) visibleHits(ctx context.Context, who *Requester, hits []storag
 		byRoom[e.RoomNID] = append(byRoom[e.RoomNID], e)
 	}
 	out := make(map[storage.EventNID]view.Event, len(hits))
+	v, err := s.reader(ctx, who)
+	if err != nil {
+		return nil, err
+	}
 	for room, es := range byRoom {
-		vs, err := s.views.Visible(ctx, s.viewer(who), room, es)
+		vs, err := s.views.Visible(ctx, v, room, es)
 		if err != nil {
 			return nil, fmt.Errorf("view results: %w", err)
 		}

@@ -62,6 +62,11 @@ func (s *Service) SendState(ctx context.Context, who *Requester, roomID, stateKe
 	if err := req.validate(who); err != nil {
 		return "", err
 	}
+	if stateKey != who.UserID {
+		if err := active(who); err != nil {
+			return "", err
+		}
+	}
 	if req.Type == event.TypeMember && stateKey == who.UserID && gjson.GetBytes(req.Content, "membership").Str == event.MembershipJoin {
 		return s.sendOwnJoin(ctx, who, roomID, req)
 	}
@@ -197,6 +202,9 @@ func (s *Service) mayRedact(ctx context.Context, who *Requester, r *store.Room, 
 	if target.Sender() == who.UserID {
 		return nil
 	}
+	if err := active(who); err != nil {
+		return err
+	}
 	pl, err := s.levels(ctx, r)
 	if err != nil {
 		return err
@@ -215,7 +223,14 @@ func (s *Service) sendOne(ctx context.Context, r *store.Room, d writer.Draft) (s
 	return rs[0].EventID, nil
 }
 
+// validate checks what can be told without the room. Those who are suspended may leave and redact what they sent.
 func (req *SendRequest) validate(who *Requester) error {
+	leave := req.Type == event.TypeMember && gjson.GetBytes(req.Content, "membership").Str == event.MembershipLeave
+	if req.Type != event.TypeRedaction && !leave {
+		if err := active(who); err != nil {
+			return err
+		}
+	}
 	if req.Type == "" {
 		return mxerr.InvalidParam.WithMessage("The event type must not be empty")
 	}

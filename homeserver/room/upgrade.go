@@ -40,6 +40,9 @@ func carriedTypes() []string {
 //
 // Spec: client-server API, "Room Upgrades" (v1.19).
 func (s *Service) Upgrade(ctx context.Context, who *Requester, roomID string, req UpgradeRequest) (string, error) {
+	if err := active(who); err != nil {
+		return "", err
+	}
 	if req.NewVersion == "" {
 		return "", mxerr.MissingParam.WithMessage("Missing new_version")
 	}

@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
+	"slices"
 	"strconv"
 
 	"github.com/tidwall/gjson"
@@ -43,7 +45,7 @@ func (v *Views) bundle(ctx context.Context, db storage.Querier, who Viewer, room
 	if err != nil {
 		return fmt.Errorf("find user: %w", err)
 	}
-	rows, err := storage.Aggregations(ctx, db, nids, me)
+	rows, err := storage.Aggregations(ctx, db, nids, me, slices.Collect(maps.Keys(who.Ignored)))
 	if err != nil {
 		return fmt.Errorf("aggregate relations of %d events: %w", len(nids), err)
 	}

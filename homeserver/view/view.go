@@ -42,6 +42,8 @@ type Viewer struct {
 	UserID string
 	// DeviceID is the device, which alone is told the transaction ids of what it sent; "" for none.
 	DeviceID string
+	// Ignored are users whose messages the user does not want to see. Their state events are shown all the same.
+	Ignored map[string]bool
 }
 
 // Event is a stored event as one user sees it.
@@ -85,7 +87,7 @@ func (v *Views) Of(ctx context.Context, who Viewer, room storage.RoomNID, events
 		}
 		out[i] = Event{Event: e, Membership: after.membership, Visible: before.allows() || after.allows()}
 		out[i].Prev = st.replaced
-		if e.Flags.Hidden() {
+		if e.Flags.Hidden() || who.Ignored[e.Sender()] && !e.IsState() {
 			out[i].Visible = false
 			continue
 		}
