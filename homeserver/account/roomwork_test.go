@@ -77,7 +77,11 @@ func TestChangesOfAccountsReachTheRooms(t *testing.T) {
 	const anna = "@anna:test"
 	joined := []string{rooms[0].Create(anna), rooms[0].Create(anna)}
 	left := rooms[0].Create(anna, "@bert:test")
-	key := anna
+	key, none := anna, ""
+	if err := services[0].CheckProfileVisible(ctx, &account.Requester{UserID: "@carl:test"}, "@bert:test"); err != nil {
+		t.Errorf("profile of somebody in a public room: %v", err)
+	}
+	rooms[0].SendDraft(left, writer.Draft{Type: "m.room.join_rules", StateKey: &none, Sender: anna, Content: json.RawMessage(`{"join_rule":"invite"}`)})
 	rooms[0].SendDraft(left, writer.Draft{Type: "m.room.member", StateKey: &key, Sender: anna, Content: json.RawMessage(`{"membership":"leave"}`)})
 
 	who := &account.Requester{UserID: anna}
