@@ -163,14 +163,14 @@ const wonJoin = `JOIN room_heads h ON h.room_nid = n.room_nid AND h.last_event_n
 
 const insertEventsSQL = `
 INSERT INTO events (room_nid, event_nid, sender_nid, state_key_nid, depth, origin_server_ts, received_ts, auth_depth,
-    writer_nid, flags, event_id, type, state_root, txn_device, txn_id, json)
+    writer_nid, flags, event_id, type, state_root, txn_device, txn_id, outbound, json)
 SELECT n.room_nid, n.event_nid, n.sender_nid, nullif(n.state_key_nid, 0), n.event_depth, n.origin_server_ts, n.received_ts,
     n.auth_depth, n.writer_nid, n.flags, n.event_id, n.type, nullif(n.root, ''), nullif(n.txn_device, ''),
-    nullif(n.txn_id, ''), n.json
+    nullif(n.txn_id, ''), nullif(n.outbound, false), n.json
 FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[],
-    $9::integer[], $10::smallint[], $11::smallint[], $12::text[], $13::text[], $14::bytea[], $15::text[], $16::text[], $17::bytea[])
+    $9::integer[], $10::smallint[], $11::smallint[], $12::text[], $13::text[], $14::bytea[], $15::text[], $16::text[], $17::boolean[], $18::bytea[])
     AS n(won, room_nid, event_nid, sender_nid, state_key_nid, event_depth, origin_server_ts, received_ts, auth_depth,
-    writer_nid, flags, event_id, type, root, txn_device, txn_id, json)
+    writer_nid, flags, event_id, type, root, txn_device, txn_id, outbound, json)
 ` + wonJoin
 
 // By the primary key, one row an event.
@@ -319,16 +319,16 @@ func (eb *EventBatch) queueEvents(b *pgx.Batch, marks map[RoomNID]int64) {
 		strs := make([]string, 4*n)
 		scol := func(i int) []string { return strs[i*n : (i+1)*n : (i+1)*n] }
 		id, typ, dev, txn := scol(0), scol(1), scol(2), scol(3)
-		root, json := make([][]byte, n), make([][]byte, n)
+		root, json, outbound := make([][]byte, n), make([][]byte, n), make([]bool, n)
 		for i := range eb.Events {
 			e := &eb.Events[i]
 			won[i], room[i], nid[i], sender[i] = marks[e.RoomNID], int64(e.RoomNID), int64(e.NID), int64(e.SenderNID)
 			key[i], depth[i], ots[i], rts[i] = int64(e.StateKeyNID), e.Depth, e.OriginServerTS, e.ReceivedTS
 			authDepth[i], writer[i], flags[i] = e.AuthDepth, int16(e.WriterNID), e.Flags
 			id[i], typ[i], dev[i], txn[i] = e.EventID, e.Type, e.TxnDevice, e.TxnID
-			root[i], json[i] = orEmpty(e.StateRoot), e.JSON
+			root[i], json[i], outbound[i] = orEmpty(e.StateRoot), e.JSON, e.Outbound
 		}
-		b.Queue(insertEventsSQL, won, room, nid, sender, key, depth, ots, rts, authDepth, writer, flags, id, typ, root, dev, txn, json)
+		b.Queue(insertEventsSQL, won, room, nid, sender, key, depth, ots, rts, authDepth, writer, flags, id, typ, root, dev, txn, outbound, json)
 	}
 	if n := len(eb.Upgrades); n > 0 {
 		won, room, nid := make([]int64, n), make([]int64, n), make([]int64, n)

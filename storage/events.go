@@ -27,7 +27,9 @@ type Event struct {
 	StateRoot []byte
 	// TxnDevice and TxnID are "" where there are none.
 	TxnDevice, TxnID string
-	JSON             []byte
+	// Outbound is set for an event that this server tells the others of the room.
+	Outbound bool
+	JSON     []byte
 	// RedactionNID is the first redaction that applies to the event, 0 if there is none.
 	RedactionNID EventNID
 }
@@ -35,7 +37,7 @@ type Event struct {
 // The events a query yields are aliased e. The redaction is one probe of redactions_pkey an event.
 const eventColumns = `e.event_nid, e.room_nid, e.sender_nid, coalesce(e.state_key_nid, 0), e.depth, e.origin_server_ts,
     e.received_ts, e.auth_depth, e.writer_nid, e.flags, e.event_id, e.state_root, coalesce(e.txn_device, ''),
-    coalesce(e.txn_id, ''), e.json,
+    coalesce(e.txn_id, ''), coalesce(e.outbound, false), e.json,
     coalesce((SELECT r.redaction_nid FROM redactions r
         WHERE r.redacts = e.event_id AND r.room_nid = e.room_nid AND r.allowed ORDER BY r.redaction_nid LIMIT 1), 0)`
 
@@ -45,7 +47,7 @@ func scanEvent(row pgx.CollectableRow) (Event, error) {
 	var nid, room, sender, key, redaction int64
 	var writer int16
 	err := row.Scan(&nid, &room, &sender, &key, &e.Depth, &e.OriginServerTS, &e.ReceivedTS,
-		&e.AuthDepth, &writer, &e.Flags, &e.EventID, &e.StateRoot, &e.TxnDevice, &e.TxnID, &e.JSON, &redaction)
+		&e.AuthDepth, &writer, &e.Flags, &e.EventID, &e.StateRoot, &e.TxnDevice, &e.TxnID, &e.Outbound, &e.JSON, &redaction)
 	e.NID, e.RoomNID, e.SenderNID, e.StateKeyNID = EventNID(nid), RoomNID(room), UserNID(sender), StateKeyNID(key)
 	e.WriterNID, e.RedactionNID = WriterNID(writer), EventNID(redaction)
 	return e, err

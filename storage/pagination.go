@@ -67,7 +67,7 @@ func pagedEvents(ctx context.Context, q Querier, sql string, args ...any) ([]Pag
 	out, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (p PagedEvent, err error) {
 		e := &p.Event
 		err = row.Scan(&e.NID, &e.RoomNID, &e.SenderNID, &e.StateKeyNID, &e.Depth, &e.OriginServerTS, &e.ReceivedTS,
-			&e.AuthDepth, &e.WriterNID, &e.Flags, &e.EventID, &e.StateRoot, &e.TxnDevice, &e.TxnID, &e.JSON, &e.RedactionNID,
+			&e.AuthDepth, &e.WriterNID, &e.Flags, &e.EventID, &e.StateRoot, &e.TxnDevice, &e.TxnID, &e.Outbound, &e.JSON, &e.RedactionNID,
 			&p.Related)
 		return p, err
 	})

@@ -51,6 +51,8 @@ type Event struct {
 	// TxnDevice and TxnID are the device and transaction id of the request that sent it, "" if there is none. An event
 	// that was sent by its delay has DelayDevice and its delay id.
 	TxnDevice, TxnID string
+	// Outbound is set for an event that this server tells the other servers of the room.
+	Outbound bool
 	// RedactedBecause is the redaction that took the content out, nil if there is none.
 	RedactedBecause *Event
 }
@@ -78,7 +80,7 @@ func EventFromRow(token int64, row *streams.EventRow) (*Event, error) {
 	out := &Event{
 		Event: e, NID: storage.EventNID(token), RoomNID: storage.RoomNID(row.RoomNID), SenderNID: storage.UserNID(row.SenderNID),
 		StateKeyNID: storage.StateKeyNID(row.StateKeyNID), Flags: Flags(row.Flags), AuthDepth: row.AuthDepth,
-		ReceivedTS: row.ReceivedTS, TxnDevice: row.TxnDevice, TxnID: row.TxnID,
+		ReceivedTS: row.ReceivedTS, TxnDevice: row.TxnDevice, TxnID: row.TxnID, Outbound: row.Outbound,
 	}
 	copy(out.StateRoot[:], row.StateRoot)
 	return out, nil
@@ -261,7 +263,7 @@ func (s *Store) parse(ctx context.Context, rows []storage.Event) ([]*Event, erro
 		}
 		events[i] = &Event{
 			Event: e, NID: r.NID, RoomNID: r.RoomNID, SenderNID: r.SenderNID, StateKeyNID: r.StateKeyNID, WriterNID: r.WriterNID,
-			Flags: Flags(r.Flags), AuthDepth: r.AuthDepth, ReceivedTS: r.ReceivedTS, TxnDevice: r.TxnDevice, TxnID: r.TxnID,
+			Flags: Flags(r.Flags), AuthDepth: r.AuthDepth, ReceivedTS: r.ReceivedTS, TxnDevice: r.TxnDevice, TxnID: r.TxnID, Outbound: r.Outbound,
 		}
 		copy(events[i].StateRoot[:], r.StateRoot)
 	}

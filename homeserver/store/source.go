@@ -91,7 +91,7 @@ func (s *Store) rows(ctx context.Context, events []*Event) ([]replication.Row[*s
 			RoomNID: int64(e.RoomNID), SenderNID: int64(e.SenderNID), StateKeyNID: int64(e.StateKeyNID),
 			RoomID: rooms[i].ID, RoomVersion: rooms[i].Version.ID, EventID: e.ID(), Type: e.Type(), Sender: e.Sender(),
 			Membership: e.Membership(), Flags: int16(e.Flags), AuthDepth: e.AuthDepth, TxnDevice: e.TxnDevice, TxnID: e.TxnID,
-			ReceivedTS: e.ReceivedTS, Redacts: applied[e.NID],
+			ReceivedTS: e.ReceivedTS, Redacts: applied[e.NID], Outbound: e.Outbound,
 		}
 		if e.StateRoot != (Root{}) {
 			row.StateRoot = e.StateRoot[:]

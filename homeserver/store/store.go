@@ -94,6 +94,7 @@ type Store struct {
 	members     memo.Cache[memberKey, *Member]
 	localJoined memo.Cache[storage.RoomNID, []storage.UserNID]
 	servers     memo.Cache[storage.RoomNID, *roomServers]
+	audiences   memo.Cache[storage.RoomNID, Audience]
 }
 
 // New checks the configuration. It does no I/O.
@@ -121,6 +122,7 @@ func New(cfg Config) (*Store, error) {
 		members:     memo.New[memberKey, *Member](cfg.MemberEntries),
 		localJoined: memo.New[storage.RoomNID, []storage.UserNID](cfg.RoomEntries),
 		servers:     memo.New[storage.RoomNID, *roomServers](cfg.RoomEntries),
+		audiences:   memo.NewWeighted(maxAudience, func(_ storage.RoomNID, a Audience) uint32 { return uint32(len(a) + 1) }),
 	}, nil
 }
 
@@ -151,6 +153,7 @@ func (s *Store) Forget() {
 	s.members.InvalidateAll()
 	s.localJoined.InvalidateAll()
 	s.servers.InvalidateAll()
+	s.audiences.InvalidateAll()
 }
 
 // Apply takes a row of the events stream, from any writer, and drops what it outdates. Subscribe it before any handler
@@ -159,6 +162,7 @@ func (s *Store) Apply(row *streams.EventRow) {
 	room := storage.RoomNID(row.RoomNID)
 	s.epochs.of(room).Add(1)
 	s.heads.Invalidate(room)
+	s.applyAudience(row)
 	if row.Redacts != "" {
 		s.dropRedacted(row.Redacts)
 	}

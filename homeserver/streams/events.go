@@ -45,6 +45,8 @@ type EventRow struct {
 	TxnDevice, TxnID string
 	// ReceivedTS is when it was written, in milliseconds since the Unix epoch.
 	ReceivedTS int64
+	// Outbound says that this server tells the other servers of the room of it.
+	Outbound bool
 	// JSON is the event if it has at most MaxInlineBytes, else nil: read it from the store.
 	JSON json.RawMessage
 }
@@ -98,6 +100,7 @@ func (eventCodec) AppendRow(dst []byte, r *EventRow) ([]byte, error) {
 	} else {
 		dst = append(dst, r.JSON...)
 	}
+	dst = strconv.AppendBool(append(dst, ','), r.Outbound)
 	return append(dst, "]]"...), nil
 }
 
@@ -112,7 +115,7 @@ func (eventCodec) DecodeRow(data []byte) (*EventRow, error) {
 	if kind := whole.Get("0").Str; kind != "ev" {
 		return nil, fmt.Errorf("%w: kind %q", errEventRow, kind)
 	}
-	const values = 22
+	const values = 23
 	var v [values]gjson.Result
 	n := 0
 	whole.Get("1").ForEach(func(_, value gjson.Result) bool {
@@ -128,6 +131,7 @@ func (eventCodec) DecodeRow(data []byte) (*EventRow, error) {
 		Sender: v[7].Str, RoomVersion: v[8].Str, TxnDevice: v[9].Str, TxnID: v[10].Str,
 		RoomNID: v[11].Int(), SenderNID: v[12].Int(), StateKeyNID: v[13].Int(), TargetNID: v[14].Int(), ReceivedTS: v[15].Int(),
 		AuthDepth: int32(v[16].Int()), Flags: int16(v[17].Int()), Current: v[18].Bool(), StateReset: v[19].Bool(),
+		Outbound: v[22].Bool(),
 	}
 	if v[3].Type == gjson.String {
 		r.StateKey = &v[3].Str

@@ -13,7 +13,7 @@ func TestEventRowRoundTrip(t *testing.T) {
 		"state": {
 			RoomNID: 1, SenderNID: 2, StateKeyNID: 3, TargetNID: 4, RoomID: "!r:example.com", RoomVersion: "12", EventID: "$e",
 			Type: "m.room.member", Sender: "@a:example.com", StateKey: &sk, Membership: "join", PrevMembership: "invite", Flags: 4,
-			Current: true, StateReset: true, StateRoot: []byte{0, 1, 0xff}, AuthDepth: 7, ReceivedTS: 1700000000000,
+			Current: true, StateReset: true, Outbound: true, StateRoot: []byte{0, 1, 0xff}, AuthDepth: 7, ReceivedTS: 1700000000000,
 			JSON: []byte(`{"type":"m.room.member"}`),
 		},
 		"message": {EventID: "$m", TxnDevice: "DEV", TxnID: "m1", Redacts: "$x", StateRoot: []byte{}},

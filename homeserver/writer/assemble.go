@@ -157,6 +157,7 @@ func (c *committer) eventRow(room *store.Room, p *pending, before store.Root) st
 		NID: p.rec.nid, RoomNID: room.NID, SenderNID: p.rec.senderNID, StateKeyNID: p.rec.keyNID, Depth: e.Depth(),
 		OriginServerTS: e.OriginServerTS(), ReceivedTS: p.receivedTS, AuthDepth: p.rec.authDepth, WriterNID: c.w.cfg.IDs.Writer(),
 		Flags: int16(p.rec.flags), EventID: e.ID(), StateRoot: rootOf(before), TxnDevice: p.device, TxnID: p.txn, JSON: e.JSON(),
+		Outbound: p.outbound && !p.rec.flags.Hidden(),
 	}
 }
 
@@ -230,7 +231,7 @@ func storeEvent(o *written) *store.Event {
 	e := &store.Event{
 		Event: o.p.rec.event, NID: o.row.NID, RoomNID: o.row.RoomNID, SenderNID: o.row.SenderNID, StateKeyNID: o.row.StateKeyNID,
 		WriterNID: o.row.WriterNID, Flags: store.Flags(o.row.Flags), AuthDepth: o.row.AuthDepth, ReceivedTS: o.row.ReceivedTS,
-		TxnDevice: o.row.TxnDevice, TxnID: o.row.TxnID,
+		TxnDevice: o.row.TxnDevice, TxnID: o.row.TxnID, Outbound: o.row.Outbound,
 	}
 	copy(e.StateRoot[:], o.row.StateRoot)
 	return e
@@ -242,7 +243,7 @@ func (c *committer) streamRow(room *store.Room, o *written) *streams.EventRow {
 		RoomNID: int64(room.NID), SenderNID: int64(o.row.SenderNID), StateKeyNID: int64(o.row.StateKeyNID), TargetNID: int64(p.target),
 		RoomID: room.ID, RoomVersion: room.Version.ID, EventID: e.ID(), Type: e.Type(), Sender: e.Sender(), Membership: e.Membership(),
 		Flags: o.row.Flags, StateReset: p.reset, StateRoot: o.row.StateRoot, AuthDepth: o.row.AuthDepth,
-		TxnDevice: o.row.TxnDevice, TxnID: o.row.TxnID, ReceivedTS: o.row.ReceivedTS,
+		TxnDevice: o.row.TxnDevice, TxnID: o.row.TxnID, ReceivedTS: o.row.ReceivedTS, Outbound: o.row.Outbound,
 	}
 	if sk, ok := e.StateKey(); ok {
 		row.StateKey = &sk

@@ -14,7 +14,7 @@ import (
 // The calls between writers carry events by the thousand a second, so they are encoded as plain fields: numbers as
 // varints, strings behind their length. A first byte tells the version; both ends of a call may differ in age by one
 // release, so fields are only ever added at the end of a list's elements, under a new version.
-const codecVersion = 1
+const codecVersion = 2
 
 var errCodec = errors.New("malformed message between writers")
 
@@ -253,6 +253,7 @@ func (receiveCodec) Append(dst []byte, r receiveRequest) ([]byte, error) {
 		e.bytes(ev.Event.JSON())
 		e.bool(ev.Anew)
 		e.bool(ev.History)
+		e.bool(ev.Relay)
 		e.bool(ev.StateBefore != nil)
 		if ev.StateBefore != nil {
 			e.int(int64(len(ev.StateBefore)))
@@ -284,6 +285,7 @@ func (receiveCodec) Decode(data []byte) (receiveRequest, error) {
 		r.events[i].Event = ev
 		r.events[i].Anew = d.bool()
 		r.events[i].History = d.bool()
+		r.events[i].Relay = d.bool()
 		if d.bool() {
 			r.events[i].StateBefore = make([]string, d.len())
 			for j := range r.events[i].StateBefore {

@@ -59,6 +59,8 @@ type pending struct {
 	notified Notified
 	thread   string
 	sent     bool
+	// outbound says that the other servers of the room are to be told of the event.
+	outbound bool
 }
 
 // change is a change of one piece of the current state; nil is absent.
@@ -240,7 +242,7 @@ func (l *lane) build(ctx context.Context, d *Draft, st *authState, prev []*recor
 	if err := event.Authorise(e, st); err != nil {
 		return nil, refuse(buildError(err))
 	}
-	p := &pending{rec: &record{event: e, authDepth: authDepth(st.auth)}, receivedTS: now}
+	p := &pending{rec: &record{event: e, authDepth: authDepth(st.auth)}, receivedTS: now, outbound: true}
 	if e.IsState() {
 		p.auth = st.auth
 	}
@@ -252,7 +254,7 @@ func (l *lane) placeCreate(ctx context.Context, w *work, d *Draft, e *event.Even
 	if err := checkDraft(d, l.w.cfg.Signer.ServerName); err != nil {
 		return nil, refuse(err)
 	}
-	p := &pending{rec: &record{event: e}, receivedTS: l.w.cfg.Now().UnixMilli()}
+	p := &pending{rec: &record{event: e}, receivedTS: l.w.cfg.Now().UnixMilli(), outbound: true}
 	if err := l.number(ctx, p); err != nil {
 		return nil, err
 	}

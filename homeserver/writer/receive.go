@@ -26,6 +26,9 @@ type Received struct {
 	// History is set for an event from before what is known of the room, which takes its place there and moves neither the
 	// room's end nor its current state. Stored as an outlier first, it keeps its number below zero and is no news to anybody.
 	History bool
+	// Relay has this server tell the other servers of the room of the event: it was made through this one, by send_join,
+	// send_leave or send_knock, and its own server does not.
+	Relay bool
 }
 
 // MissingEventsError says which events have to be stored before an event can be received.
@@ -118,7 +121,7 @@ func (l *lane) receive(ctx context.Context, it *item) error {
 		it.outcome = []outcome{{rec: rec, duplicate: true}}
 		return nil
 	}
-	p := &pending{rec: &record{event: e}, receivedTS: l.w.cfg.Now().UnixMilli()}
+	p := &pending{rec: &record{event: e}, receivedTS: l.w.cfg.Now().UnixMilli(), outbound: r.Relay}
 	if old != nil {
 		p.upgrade = true
 		p.rec.nid = old.NID
