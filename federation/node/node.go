@@ -22,6 +22,7 @@ import (
 
 	"github.com/weft-im/weft/federation"
 	"github.com/weft-im/weft/federation/keyring"
+	"github.com/weft-im/weft/federation/sender"
 	"github.com/weft-im/weft/homeserver"
 	"github.com/weft-im/weft/homeserver/config"
 	"github.com/weft-im/weft/homeserver/signingkey"
@@ -45,6 +46,7 @@ type Node struct {
 	inbound *federation.Inbound
 	keys    federation.KeysConfig
 	queries federation.QueriesConfig
+	sender  *sender.Sender // nil in a process that does not send
 }
 
 // New makes the parts that the services of the core are built on. It reads the files the configuration names.
@@ -89,7 +91,8 @@ func (n *Node) attach(c *homeserver.Core) ([]homeserver.Component, error) {
 		return nil, err
 	}
 	n.openQueries(c)
-	return []homeserver.Component{n.inbound}, nil
+	sender, err := n.openSender(c)
+	return append([]homeserver.Component{n.inbound}, sender...), err
 }
 
 // Groups returns the endpoint groups for other servers.
@@ -117,6 +120,7 @@ func (n *Node) openClient(c *homeserver.Core) error {
 			Multiplier: cfg.Federation.DestinationRetryMultiplier,
 		},
 		OnUp: func(server string) {
+			n.up(server)
 			if err := c.Replication.Send(wire.RemoteServerUp{Server: server}); err != nil {
 				c.Log.Warn().Err(err).Str("destination", server).Msg("Other processes could not be told that a server is up")
 			}
@@ -135,7 +139,10 @@ func (n *Node) openClient(c *homeserver.Core) error {
 	if n.Client, err = federation.NewClient(cc); err != nil {
 		return err
 	}
-	return replication.OnCommand(c.Replication, func(_ context.Context, up wire.RemoteServerUp) { n.Client.ServerUp(up.Server) })
+	return replication.OnCommand(c.Replication, func(_ context.Context, up wire.RemoteServerUp) {
+		n.Client.ServerUp(up.Server)
+		n.up(up.Server)
+	})
 }
 
 func tlsConfig(cfg *config.Config) (federation.TLSConfig, error) {

@@ -168,6 +168,9 @@ func (g *generator) shared() (map[string]any, error) {
 		"trusted_key_servers":         []any{},
 		"suppress_key_server_warning": true,
 	}
+	if senders := g.t.federationSenders(); len(senders) > 0 {
+		out["send_federation"], out["federation_sender_instances"] = false, senders
+	}
 	if g.cfg.Redis == nil {
 		delete(out, "redis")
 	}
@@ -187,7 +190,7 @@ func (g *generator) shared() (map[string]any, error) {
 
 func (g *generator) workerOptions(p Process) map[string]any {
 	var listeners []any
-	if p.App != AppEventPersister {
+	if p.publicAPI() {
 		listeners = append(listeners, g.listener(p.Name, "client", "federation", "media"))
 	}
 	out := map[string]any{

@@ -12,10 +12,11 @@ import (
 
 // The apps that a topology may name, besides every worker app of the configuration.
 const (
-	AppHomeserver     = "homeserver"
-	AppGenericWorker  = "generic_worker"
-	AppEventPersister = "event_persister"
-	AppRouter         = "router"
+	AppHomeserver       = "homeserver"
+	AppGenericWorker    = "generic_worker"
+	AppEventPersister   = "event_persister"
+	AppFederationSender = "federation_sender"
+	AppRouter           = "router"
 )
 
 // Topology says which processes make up a homeserver.
@@ -35,7 +36,8 @@ type Process struct {
 	// Name is the process's unique name (worker_name). Defaults to "master" for the main process and
 	// to the app's name for others.
 	Name string `yaml:"name"`
-	// App is the worker application: "homeserver", "generic_worker", "event_persister", "router" or
+	// App is the worker application: "homeserver", "generic_worker", "event_persister",
+	// "federation_sender", "router" or
 	// another program that stands beside these. Required.
 	App string `yaml:"app"`
 	// Streams are the streams this process writes (stream_writers). An event persister writes
@@ -130,6 +132,20 @@ func (t Topology) validate() error {
 		errs = append(errs, fmt.Errorf("processes: %d have the app %q, expected one at most", n, AppRouter))
 	}
 	return errors.Join(errs...)
+}
+
+// publicAPI reports whether the process serves requests from outside.
+func (p *Process) publicAPI() bool { return p.App != AppEventPersister && p.App != AppFederationSender }
+
+// federationSenders are the processes that send to other servers in place of main, nil where main does.
+func (t Topology) federationSenders() []string {
+	var names []string
+	for _, p := range t.Processes {
+		if p.App == AppFederationSender {
+			names = append(names, p.Name)
+		}
+	}
+	return names
 }
 
 // streamWriters is the stream_writers section that the processes' Streams amount to.

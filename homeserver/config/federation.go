@@ -42,7 +42,7 @@ type FederationOptions struct {
 	// Federation tunes requests to other servers.
 	Federation FederationClient `yaml:"federation"`
 	// FederationRRTransactionsPerRoomPerSecond limits receipts sent to other servers. Defaults to 50.
-	FederationRRTransactionsPerRoomPerSecond int `yaml:"federation_rr_transactions_per_room_per_second" later:"true"`
+	FederationRRTransactionsPerRoomPerSecond int `yaml:"federation_rr_transactions_per_room_per_second"`
 }
 
 // OldSigningKey is a public key of the past.

@@ -23,9 +23,9 @@ type ReplicationOptions struct {
 	// PusherInstances names the processes that send push notifications, split by user.
 	PusherInstances []string `yaml:"pusher_instances" later:"true"`
 	// SendFederation makes main send to other servers. Defaults to true.
-	SendFederation bool `yaml:"send_federation" later:"true"`
+	SendFederation bool `yaml:"send_federation"`
 	// FederationSenderInstances names the processes that send to other servers, split by destination.
-	FederationSenderInstances []string `yaml:"federation_sender_instances" later:"true"`
+	FederationSenderInstances []string `yaml:"federation_sender_instances"`
 	// OutboundFederationRestrictedTo names the only processes that may connect to other servers.
 	OutboundFederationRestrictedTo []string `yaml:"outbound_federation_restricted_to" later:"true"`
 	// MediaInstanceRunningBackgroundJobs names the media worker that runs media jobs.

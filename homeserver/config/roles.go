@@ -122,6 +122,18 @@ func (c *Config) UpdatesUserDirectory() bool {
 	return c.UpdateUserDirectory && (!c.IsWorker() || c.AppName() == "user_dir")
 }
 
+// SendsFederation reports whether this process sends to other servers: it is a federation_sender, or one that
+// federation_sender_instances names, or main where that names nobody and send_federation is not off.
+func (c *Config) SendsFederation() bool {
+	switch {
+	case c.AppName() == "federation_sender":
+		return true
+	case len(c.FederationSenderInstances) > 0:
+		return slices.ContainsFunc(c.FederationSenderInstances, func(n string) bool { return mainAsMaster(n) == c.InstanceName() })
+	}
+	return !c.IsWorker() && c.SendFederation
+}
+
 // Writers returns the instances that write a stream, by the name stream_writers has for it ("events", "typing"). It is
 // main where nothing else is said.
 func (c *Config) Writers(stream string) []string {

@@ -1,0 +1,29 @@
+package node
+
+import (
+	"github.com/weft-im/weft/federation/sender"
+	"github.com/weft-im/weft/homeserver"
+)
+
+// openSender makes the part that tells other servers what happens, in a process that is to have one.
+func (n *Node) openSender(c *homeserver.Core) ([]homeserver.Component, error) {
+	if !c.Config.SendsFederation() {
+		return nil, nil
+	}
+	s, err := sender.New(sender.Config{
+		ServerName: c.Config.ServerName, Instance: c.Config.InstanceName(), DB: c.DB, Store: c.Store, Replication: c.Replication,
+		WriterIDs: c.WriterIDs, Transport: n.Client, ReceiptsPerSecond: c.Config.FederationRRTransactionsPerRoomPerSecond, Log: c.Log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	n.sender = s
+	return []homeserver.Component{s}, nil
+}
+
+// up says that a server that was thought to be down has made itself heard, here or elsewhere.
+func (n *Node) up(server string) {
+	if n.sender != nil {
+		n.sender.Wake(server)
+	}
+}
