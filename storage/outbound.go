@@ -140,7 +140,7 @@ FROM (
             AND (s.until_nid IS NULL OR e.event_nid <= s.until_nid)
             AND (e.event_nid <= $3 OR e.event_nid <= $4 AND e.event_nid <= coalesce(
                 ($6::bigint[])[array_position($5::smallint[], e.writer_nid)], $3))
-        ORDER BY e.event_nid DESC LIMIT $7 + 1
+        ORDER BY e.event_nid DESC LIMIT $7::bigint + 1
     ) e
     WHERE s.server = $1
 ) p

@@ -1,6 +1,7 @@
 package sender
 
 import (
+	"math"
 	"slices"
 	"time"
 
@@ -20,8 +21,8 @@ type destination struct {
 	// parked ends the wait of a server that does not answer, nil while it does. failures counts answers that are none.
 	parked   *time.Timer
 	failures int
-	// outage says that the server was out of reach, so that the newest events stand for what it has missed.
-	outage bool
+	// perRoom is the number of missed events of a room up to which all are sent. Of more the newest stands for the rest.
+	perRoom int
 	// denied says that the configuration does not let this server talk to it.
 	denied bool
 
@@ -82,8 +83,12 @@ func (d *destination) miss(writer string, nid storage.EventNID) {
 	d.missed[writer] = max(d.missed[writer], int64(nid))
 }
 
-// fall drops the queue, so that everything is read from the database.
-func (d *destination) fall() {
+// everything is perRoom of a destination that has missed nothing, or not for long.
+const everything = math.MaxInt32
+
+// fall drops the queue, so that what is owed is read from the database, of rooms with more than perRoom events the newest.
+func (d *destination) fall(perRoom int) {
+	d.perRoom = min(d.perRoom, perRoom)
 	for _, q := range d.queue {
 		d.miss(q.writer, q.nid)
 	}
@@ -116,7 +121,9 @@ func (d *destination) setPlan(nids []storage.EventNID, upTo replication.Position
 			d.behind = true
 		}
 	}
-	d.outage = d.outage && d.behind
+	if !d.behind {
+		d.perRoom = everything
+	}
 	d.settle(d.planned)
 }
 

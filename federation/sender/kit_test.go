@@ -66,7 +66,7 @@ func (s *server) join(roomID string, users ...string) {
 	const sql = `
 		WITH made AS (INSERT INTO user_ids (user_id) SELECT unnest($2::text[]) ON CONFLICT (user_id) DO UPDATE SET user_id = excluded.user_id RETURNING user_nid)
 		INSERT INTO memberships (room_nid, user_nid, membership, event_nid, sender_nid, is_local)
-		SELECT r.room_nid, made.user_nid, 2, h.last_event_nid, made.user_nid, false FROM rooms r JOIN room_heads h USING (room_nid), made WHERE r.room_id = $1
+		SELECT r.room_nid, made.user_nid, 2, h.last_event_nid + 1, made.user_nid, false FROM rooms r JOIN room_heads h USING (room_nid), made WHERE r.room_id = $1
 		ON CONFLICT (room_nid, user_nid) DO UPDATE SET membership = 2, event_nid = excluded.event_nid`
 	if _, err := s.DB.Exec(s.t.Context(), sql, roomID, users); err != nil {
 		s.t.Fatal(err)

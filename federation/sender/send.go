@@ -162,10 +162,7 @@ const (
 func (s *Sender) readBacklog(ctx context.Context, d *destination) {
 	s.mu.Lock()
 	missed := maps.Clone(d.missed)
-	q := storage.BacklogQuery{Destination: d.name, After: d.cursor, PerRoom: restartPerRoom, Limit: maxPlan}
-	if d.outage {
-		q.PerRoom = s.cfg.CatchUpPerRoom
-	}
+	q := storage.BacklogQuery{Destination: d.name, After: d.cursor, PerRoom: d.perRoom, Limit: maxPlan}
 	s.mu.Unlock()
 	// What was missed has been seen by the handler, or is being seen now.
 	for writer, nid := range missed {

@@ -195,7 +195,7 @@ func (s *Sender) Wake(server string) {
 func (s *Sender) destination(name string) *destination {
 	d := s.destinations[name]
 	if d == nil {
-		d = &destination{name: name, mine: s.isMine(name), scanned: s.scanned}
+		d = &destination{name: name, mine: s.isMine(name), scanned: s.scanned, perRoom: everything}
 		s.destinations[name] = d
 	}
 	return d

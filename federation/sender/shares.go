@@ -52,7 +52,7 @@ func (s *Sender) divide(senders []string) {
 			d.mine, d.scanned, gained = true, false, true
 		case !mine && d.mine:
 			d.unpark()
-			*d = destination{name: d.name, running: d.running}
+			*d = destination{name: d.name, running: d.running, perRoom: everything}
 		}
 	}
 	if gained {
@@ -115,7 +115,7 @@ func (s *Sender) found(cursors []storage.OutboundCursor) {
 		}
 		count++
 		d.cursor = max(d.cursor, c.Sent)
-		d.fall()
+		d.fall(restartPerRoom)
 		if !d.running && c.Txn != nil {
 			d.resume = c.Txn
 		}

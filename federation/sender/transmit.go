@@ -202,8 +202,7 @@ func (s *Sender) park(d *destination, b batch, pause time.Duration) {
 	if b.txn.ID != "" && len(b.txn.Events) > 0 {
 		d.resume = &b.txn
 	}
-	d.fall()
-	d.outage = true
+	d.fall(s.cfg.CatchUpPerRoom)
 	d.edus.clear()
 	d.parked = time.AfterFunc(max(pause, minPause), func() { s.Wake(d.name) })
 }
