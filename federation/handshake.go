@@ -62,11 +62,11 @@ func (in *Inbound) signedMember(ctx context.Context, r *homeserver.Request, room
 //
 // Errors: M_FORBIDDEN where the room does not let it in.
 func (in *Inbound) accept(ctx context.Context, origin string, room *store.Room, e *event.Event) (*store.Event, error) {
-	results, err := in.cfg.Writer.Receive(ctx, room.ID, writer.Received{Event: e})
+	results, err := in.cfg.Writer.Receive(ctx, room.ID, writer.Received{Event: e, Relay: true})
 	var missing *writer.MissingEventsError
 	if errors.As(err, &missing) {
 		if err = in.ingest.complete(ctx, origin, room, e, missing, true); err == nil {
-			results, err = in.cfg.Writer.Receive(ctx, room.ID, writer.Received{Event: e})
+			results, err = in.cfg.Writer.Receive(ctx, room.ID, writer.Received{Event: e, Relay: true})
 		}
 	}
 	if err != nil {

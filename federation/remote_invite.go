@@ -61,7 +61,7 @@ func (m *RemoteRooms) Invite(ctx context.Context, roomID string, d writer.Draft)
 	if err != nil {
 		return none, mxerr.ConnectionFailed.WithMessage("The user's server did not sign the invite").Wrap(err)
 	}
-	results, err := m.cfg.Writer.Receive(ctx, roomID, writer.Received{Event: signed})
+	results, err := m.cfg.Writer.Receive(ctx, roomID, writer.Received{Event: signed, Relay: true})
 	if err != nil {
 		return none, err
 	}

@@ -27,7 +27,7 @@ type Received struct {
 	// room's end nor its current state. Stored as an outlier first, it keeps its number below zero and is no news to anybody.
 	History bool
 	// Relay has this server tell the other servers of the room of the event: it was made through this one, by send_join,
-	// send_leave or send_knock, and its own server does not.
+	// send_leave or send_knock, and its own server does not; or it is this server's own and needed another's signature.
 	Relay bool
 }
 
