@@ -27,7 +27,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 func clientGroups(c *homeserver.Core) []homeserver.Group {
 	return []homeserver.Group{
 		clientapi.Registration(c.Accounts), clientapi.Account(c.Accounts), clientapi.Profile(c.Accounts, clientapi.ProfileConfig{}),
-		clientapi.Rooms(c.Rooms), clientapi.RoomDirectory(c.Rooms), clientapi.UserRooms(c.Rooms), clientapi.Sync(c.Sync),
+		clientapi.Rooms(c.Rooms, c.Delayed), clientapi.RoomDirectory(c.Rooms), clientapi.UserRooms(c.Rooms), clientapi.Sync(c.Sync),
 	}
 }
 
