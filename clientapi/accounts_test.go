@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"net/http"
 	"net/http/httptest"
-	"os"
 	"strings"
 	"testing"
 
@@ -606,52 +605,5 @@ func TestDiscovery(t *testing.T) {
 	api.routers[0].ServeHTTP(w, httptest.NewRequest("GET", "/_matrix/static/client/login/", nil))
 	if w.Code != 200 || !strings.Contains(w.Body.String(), "onLogin") {
 		t.Errorf("login page gave %d", w.Code)
-	}
-}
-
-// The declarations agree with the tables of the specification, where those are at hand.
-func TestAccountEndpointsAgainstTheSpecification(t *testing.T) {
-	t.Parallel()
-	path := os.Getenv("WEFT_SPEC_ENDPOINTS")
-	if path == "" {
-		t.Skip("WEFT_SPEC_ENDPOINTS names no endpoints.tsv")
-	}
-	data, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	served := map[string]homeserver.Auth{}
-	for _, g := range accountGroups(nil, nil, nil, nil) {
-		for _, e := range g.Endpoints {
-			versions := e.Versions
-			if len(versions) == 0 {
-				versions = []string{""}
-			}
-			for _, v := range versions {
-				served[e.Method+" "+strings.ReplaceAll(e.Path, "{v}", v)] = e.Auth
-			}
-		}
-	}
-	for _, line := range strings.Split(string(data), "\n") {
-		f := strings.Split(line, "\t")
-		if len(f) < 10 || f[0] != "client-server" {
-			continue
-		}
-		auth, ok := served[f[1]+" "+strings.TrimSpace(f[2])]
-		if !ok {
-			continue
-		}
-		guest := auth == homeserver.AuthGuest
-		if wantGuest := strings.HasPrefix(f[7], "y"); auth != homeserver.AuthNone && auth != homeserver.AuthOptional && guest && !wantGuest {
-			// Ending one's own session is no part of the guest module's list, and must be possible.
-			if !strings.Contains(f[2], "/logout") {
-				t.Errorf("%s %s is open to guests", f[1], f[2])
-			}
-		} else if wantGuest && !guest && auth != homeserver.AuthNone {
-			t.Errorf("%s %s is not open to guests", f[1], f[2])
-		}
-		if f[5] == "access_token" && (auth == homeserver.AuthNone) {
-			t.Errorf("%s %s asks for no token", f[1], f[2])
-		}
 	}
 }
