@@ -17,7 +17,8 @@ import (
 // people is a cluster of main, which writes everything, and a worker, on which people register, make rooms and sync.
 type people struct {
 	*homeservertest.Cluster
-	t testing.TB
+	t    testing.TB
+	sent int // counts transaction ids
 }
 
 // processes are the owner of the streams and another process: tests send each request to both.
@@ -33,7 +34,7 @@ func newPeople(t testing.TB, change ...func(cfg *homeservertest.ClusterConfig)) 
 				clientapi.AccountData(c.AccountData), clientapi.Rooms(c.Rooms, c.Delayed), clientapi.RoomDirectory(c.Rooms),
 				clientapi.UserRooms(c.Rooms), clientapi.Receipts(c.Receipts), clientapi.Typing(c.Typing), clientapi.Sync(c.Sync),
 				clientapi.Events(c.Sync, c.Rooms), clientapi.Presence(c.Presence), clientapi.PushRules(c.Push),
-				clientapi.Pushers(c.Pushers), clientapi.Login(c.Accounts), clientapi.Logout(c.Accounts), clientapi.Account(c.Accounts),
+				clientapi.Pushers(c.Pushers), clientapi.Notifications(c.Unread), clientapi.Login(c.Accounts), clientapi.Logout(c.Accounts), clientapi.Account(c.Accounts),
 				clientapi.UserDirectory(c.UserDirectory), clientapi.DelayedEvents(c.Delayed), clientapi.Search(c.Rooms), clientapi.Devices(c.Accounts),
 			})
 		},
@@ -41,7 +42,7 @@ func newPeople(t testing.TB, change ...func(cfg *homeservertest.ClusterConfig)) 
 	for _, fn := range change {
 		fn(&cfg)
 	}
-	return &people{homeservertest.NewCluster(t, cfg), t}
+	return &people{Cluster: homeservertest.NewCluster(t, cfg), t: t}
 }
 
 // do sends a request to a process; path is below /_matrix/client.

@@ -70,6 +70,7 @@ type Core struct {
 	Accounts    *account.Service
 	AccountData *accountdata.Service
 	Push        *push.Service
+	Unread      push.Unread
 	Pushers     *pushers.Service
 	Receipts    *receipts.Service
 	Typing      *typing.Service
@@ -216,7 +217,7 @@ func (c *Core) openServices(ctx context.Context, federate Federate) error {
 	c.Sync, err = sync.New(sync.Config{
 		DB: c.DB, Store: c.Store, Replication: c.Replication, WriterIDs: c.WriterIDs,
 		OnlyWriter: c.onlyWriter(), MaxTimelineLimit: cfg.FilterTimelineLimit,
-		PushRules: push.ForSync{Service: c.Push}, Unread: push.Unread{DB: c.DB, Store: c.Store}, Presence: c.presenceForSync(), Log: c.Log,
+		PushRules: push.ForSync{Service: c.Push}, Unread: c.Unread, Presence: c.presenceForSync(), Log: c.Log,
 	})
 	if err != nil {
 		return err

@@ -213,7 +213,7 @@ func (a *audience) take(rows []storage.PushMember) {
 // Notify implements writer.Audience.
 func (a *audience) Notify(n writer.Notice) writer.Notified {
 	var out writer.Notified
-	v := newView(n.Event, &Context{Members: a.joined, Levels: n.Levels})
+	v := newFacts(n.Event, &Context{Members: a.joined, Levels: n.Levels})
 	sender := a.byID[n.Event.Sender()]
 	a.asking++
 	for _, g := range a.groups {
@@ -251,7 +251,7 @@ func (a *audience) Notify(n writer.Notice) writer.Notified {
 }
 
 // each calls fn with the members to whom the event may mean something of their own, some more than once.
-func (a *audience) each(v *view, fn func(m *member)) {
+func (a *audience) each(v *facts, fn func(m *member)) {
 	for m := range a.always {
 		fn(m)
 	}

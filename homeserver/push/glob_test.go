@@ -86,7 +86,7 @@ func FuzzCondition(f *testing.F) {
 	who := newPerson(anna, "Anna")
 	f.Fuzz(func(_ *testing.T, condition string) {
 		p := single(condition)
-		p.run(newView(e, room), &who)
-		p.shared().run(newView(e, room), nil)
+		p.run(newFacts(e, room), &who)
+		p.shared().run(newFacts(e, room), nil)
 	})
 }

@@ -267,7 +267,7 @@ func subjectOf(text string) storage.PushSubject {
 }
 
 // run returns the effect of an event for who, or for somebody the event says nothing of where who is nil.
-func (p program) run(v *view, who *person) effect {
+func (p program) run(v *facts, who *person) effect {
 next:
 	for i := range p {
 		s := &p[i]

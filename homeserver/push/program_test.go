@@ -80,7 +80,7 @@ func TestDefaults(t *testing.T) {
 			t.Parallel()
 			p := newCompiler().program(nil, anna).in(room)
 			who := newPerson(anna, "Anna Bell!")
-			got := p.run(newView(made(t, tc.typ, tc.content, tc.more...), inRoom(t, tc.members)), &who)
+			got := p.run(newFacts(made(t, tc.typ, tc.content, tc.more...), inRoom(t, tc.members)), &who)
 			if got.String() != tc.want {
 				t.Errorf("got %q %s, want %q", got, got.actions, tc.want)
 			}
@@ -172,7 +172,7 @@ func TestConditions(t *testing.T) {
 			t.Parallel()
 			p := single(in)
 			who := newPerson(anna, "triple")
-			if got := p.in(room).run(newView(e, inRoom(t, 10)), &who); got.notify != want {
+			if got := p.in(room).run(newFacts(e, inRoom(t, 10)), &who); got.notify != want {
 				t.Errorf("holds is %t, want %t", got.notify, want)
 			}
 		})
@@ -281,12 +281,12 @@ func TestSharedAgreesWithWhole(t *testing.T) {
 	shared := p.shared()
 	who := newPerson(anna, "Anna Bell")
 	for body, differs := range map[string]bool{"hello": false, "a cakewalk": true, "dear anna": true, "Anna bell": true, "@room": false} {
-		v := newView(made(t, "m.room.message", message(body)), inRoom(t, 5))
+		v := newFacts(made(t, "m.room.message", message(body)), inRoom(t, 5))
 		if got := p.run(v, &who) != shared.run(v, nil); got != differs {
 			t.Errorf("%q: differs is %t, want %t", body, got, differs)
 		}
 	}
-	carls := newView(made(t, "m.room.message", message("hello"), from("@carl:test")), inRoom(t, 5))
+	carls := newFacts(made(t, "m.room.message", message("hello"), from("@carl:test")), inRoom(t, 5))
 	if p.run(carls, &who).notify || !shared.run(carls, nil).notify {
 		t.Error("the rule for a sender is not left out of what is shared")
 	}
@@ -298,15 +298,15 @@ func BenchmarkRun(b *testing.B) {
 	room := inRoom(b, 10000)
 	e := made(b, "m.room.message", message(strings.Repeat("words of a usual message ", 8)))
 	who := newPerson(anna, "Anna Bell")
-	b.Run("view", func(b *testing.B) {
+	b.Run("facts", func(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {
-			p.run(newView(e, room), &who)
+			p.run(newFacts(e, room), &who)
 		}
 	})
 	b.Run("another user", func(b *testing.B) {
 		b.ReportAllocs()
-		v := newView(e, room)
+		v := newFacts(e, room)
 		for b.Loop() {
 			p.run(v, &who)
 		}

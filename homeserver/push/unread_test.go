@@ -156,7 +156,7 @@ func TestUnreadAgainstModel(t *testing.T) {
 		at := len(ids)
 		ids, m.threads, m.hops = append(ids, id), append(m.threads, thread), append(m.hops, hops)
 		levels := event.NewPowerLevels(made(t, event.TypeCreate, `{"room_version":"11"}`, stateKey(""), from("@host:test")), nil)
-		v := newView(e.Event, &Context{Members: int64(len(m.joined)), Levels: levels})
+		v := newFacts(e.Event, &Context{Members: int64(len(m.joined)), Levels: levels})
 		for user := range m.joined {
 			if user == sender {
 				continue

@@ -64,3 +64,39 @@ CREATE TABLE push_sent (
 -- The event by which the user's present stay in the room began; what was counted before is not theirs.
 ALTER TABLE memberships ADD COLUMN joined_nid bigint NOT NULL DEFAULT 0;
 UPDATE memberships SET joined_nid = event_nid WHERE membership = 2;
+
+-- Highlights are few among what notifies, and asked for alone.
+CREATE INDEX push_counts_highlights ON push_counts (room_nid, subject, event_nid) WHERE effect >= 2;
+
+ALTER TABLE pushers ADD COLUMN pusher_nid bigint GENERATED ALWAYS AS IDENTITY;
+CREATE UNIQUE INDEX pushers_nid ON pushers (pusher_nid);
+
+-- Up to which event notifications have been queued for pushers: one row, locked by whoever goes on from there.
+CREATE TABLE push_queued (
+    one       boolean PRIMARY KEY CHECK (one),
+    event_nid bigint NOT NULL
+);
+INSERT INTO push_queued SELECT true, coalesce(max(event_nid), 0) FROM events;
+
+-- What pushers are to send.
+CREATE TABLE push_queue (
+    pusher_nid bigint NOT NULL,
+    -- 0 for the number of unread rooms by itself.
+    event_nid  bigint NOT NULL,
+    -- Whose row of push_counts says what to send: the user's own or that of the group.
+    subject    bigint NOT NULL,
+    PRIMARY KEY (pusher_nid, event_nid)
+);
+
+-- The pushers that have something in the queue. A process that sends for one has claimed it for a while, under a number
+-- that grows with each claim; what another has claimed since is not touched.
+CREATE TABLE push_jobs (
+    pusher_nid    bigint PRIMARY KEY,
+    claim         bigint NOT NULL DEFAULT 0,
+    claimed_until timestamptz NOT NULL DEFAULT '-infinity',
+    next_try      timestamptz NOT NULL DEFAULT now(),
+    -- Null while the gateway answers.
+    failing_since timestamptz,
+    failures      integer NOT NULL DEFAULT 0
+) WITH (fillfactor = 70);
+CREATE INDEX push_jobs_due ON push_jobs (greatest(claimed_until, next_try));

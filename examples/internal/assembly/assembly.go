@@ -45,6 +45,7 @@ func Groups(c *homeserver.Core, federation *node.Node) []homeserver.Group {
 		clientapi.AccountData(c.AccountData),
 		clientapi.PushRules(c.Push),
 		clientapi.Pushers(c.Pushers),
+		clientapi.Notifications(c.Unread),
 		clientapi.Rooms(c.Rooms, c.Delayed),
 		clientapi.DelayedEvents(c.Delayed),
 		clientapi.RoomDirectory(c.Rooms),

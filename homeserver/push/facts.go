@@ -17,8 +17,8 @@ type Context struct {
 	Levels *event.PowerLevels
 }
 
-// view is an event as conditions see it. It remembers what was looked up.
-type view struct {
+// facts are an event as conditions see it. They remember what was looked up.
+type facts struct {
 	event *event.Event
 	room  *Context
 	json  gjson.Result
@@ -30,8 +30,8 @@ type view struct {
 	mentioned []string
 }
 
-func newView(e *event.Event, room *Context) *view {
-	v := &view{event: e, room: room, json: gjson.ParseBytes(e.JSON())}
+func newFacts(e *event.Event, room *Context) *facts {
+	v := &facts{event: e, room: room, json: gjson.ParseBytes(e.JSON())}
 	content := gjson.ParseBytes(e.Content())
 	content.ForEach(func(k, val gjson.Result) bool {
 		switch k.Str {
@@ -56,7 +56,7 @@ func newView(e *event.Event, room *Context) *view {
 }
 
 // property returns a property of the event. It does not exist where the event does not have it.
-func (v *view) property(t *test) gjson.Result {
+func (v *facts) property(t *test) gjson.Result {
 	if r, ok := v.props[t.key]; ok {
 		return r
 	}
@@ -68,7 +68,7 @@ func (v *view) property(t *test) gjson.Result {
 	return r
 }
 
-func (v *view) lookUp(path []string) gjson.Result {
+func (v *facts) lookUp(path []string) gjson.Result {
 	if len(path) == 1 {
 		// Not part of every version's events.
 		switch path[0] {
@@ -109,7 +109,7 @@ func newPerson(userID, displayName string) person {
 }
 
 // holds reports whether a test holds.
-func (v *view) holds(t *test, who *person) bool {
+func (v *facts) holds(t *test, who *person) bool {
 	if t.personal() && who == nil {
 		return false
 	}
