@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"net/http"
-	"net/http/httptest"
 	"net/url"
 	"strings"
 	"testing"
@@ -13,60 +12,60 @@ import (
 
 	"github.com/weft-im/weft/clientapi"
 	"github.com/weft-im/weft/homeserver"
+	"github.com/weft-im/weft/homeserver/homeservertest"
 	"github.com/weft-im/weft/homeserver/mxerr"
-	"github.com/weft-im/weft/homeserver/room/roomtest"
 )
 
-// roomAPI is the room endpoints over HTTP. The access token is the user's local part; that of a guest starts with
-// "guest".
+// roomAPI is one of two processes of a server that serve the room endpoints: main, which writes everything, or a worker.
+// The access token is the user's local part; that of a guest starts with "guest".
 type roomAPI struct {
-	*roomtest.Kit
-	tb testing.TB
-	h  http.Handler
+	*homeservertest.Cluster
+	process string
+	tb      testing.TB
 }
 
+// tokens lets everybody in under the name that the token is.
+type tokens struct{}
+
 // Authenticate implements homeserver.Authenticator.
-func (a *roomAPI) Authenticate(_ context.Context, token string, _ *http.Request) (*homeserver.Requester, error) {
+func (tokens) Authenticate(_ context.Context, token string, _ *http.Request) (*homeserver.Requester, error) {
 	if token == "nobody" {
 		return nil, mxerr.UnknownToken
 	}
-	u := a.User(token)
-	u.IsGuest = strings.HasPrefix(token, "guest")
+	u := &homeserver.Requester{
+		UserID: "@" + token + ":example.org", DeviceID: "DEVICE", IsGuest: strings.HasPrefix(token, "guest"), RateLimitExempt: true,
+	}
 	if token == "bridge" {
 		u.AppserviceID = "bridge"
 	}
 	return u, nil
 }
 
-func newRoomAPI(tb testing.TB) *roomAPI {
+// newRoomAPI starts a server; requests go to the process that is named.
+func newRoomAPI(tb testing.TB, process string) *roomAPI {
 	tb.Helper()
-	a := &roomAPI{Kit: roomtest.New(tb, nil), tb: tb}
-	rt, err := homeserver.NewRouter(homeserver.RouterConfig{
-		Groups: []homeserver.Group{
-			clientapi.Rooms(a.Rooms, nil), clientapi.RoomDirectory(a.Rooms), clientapi.UserRooms(a.Rooms), clientapi.Search(a.Rooms),
+	c := homeservertest.NewCluster(tb, homeservertest.ClusterConfig{
+		ServerName: "example.org",
+		Workers:    []homeservertest.Worker{{Name: "worker1"}},
+		Parts: func(c *homeserver.Core) homeserver.Config {
+			cfg := c.Process([]homeserver.Group{
+				clientapi.Rooms(c.Rooms, c.Delayed), clientapi.RoomDirectory(c.Rooms), clientapi.UserRooms(c.Rooms), clientapi.Search(c.Rooms),
+			})
+			cfg.Authenticator = tokens{}
+			return cfg
 		},
-		Authenticator: a,
 	})
-	if err != nil {
-		tb.Fatal(err)
-	}
-	a.h = rt
-	return a
+	return &roomAPI{Cluster: c, process: process, tb: tb}
 }
 
 // do sends a request; path is below /_matrix/client.
 func (a *roomAPI) do(user, method, path, body string) (int, gjson.Result) {
 	a.tb.Helper()
-	r := httptest.NewRequestWithContext(a.tb.Context(), method, "/_matrix/client"+path, strings.NewReader(body))
-	if user != "" {
-		r.Header.Set("Authorization", "Bearer "+user)
+	code, b := a.Process(a.process).Do(a.tb, method, "/_matrix/client"+path, user, []byte(body))
+	if !gjson.ValidBytes(b) {
+		a.tb.Errorf("%s %s: the response is not JSON: %.200s", method, path, b)
 	}
-	w := httptest.NewRecorder()
-	a.h.ServeHTTP(w, r)
-	if !gjson.ValidBytes(w.Body.Bytes()) {
-		a.tb.Errorf("%s %s: the response is not JSON: %.200s", method, path, w.Body)
-	}
-	return w.Code, gjson.ParseBytes(w.Body.Bytes())
+	return code, gjson.ParseBytes(b)
 }
 
 func (a *roomAPI) must(user, method, path, body string) gjson.Result {
@@ -80,7 +79,7 @@ func (a *roomAPI) must(user, method, path, body string) gjson.Result {
 
 func (a *roomAPI) events() (n int) {
 	a.tb.Helper()
-	if err := a.DB.QueryRow(a.tb.Context(), `SELECT (SELECT count(*) FROM events) + (SELECT count(*) FROM room_aliases) + (SELECT count(*) FROM reports)`).Scan(&n); err != nil {
+	if err := a.Core("master").DB.QueryRow(a.tb.Context(), `SELECT (SELECT count(*) FROM events) + (SELECT count(*) FROM room_aliases) + (SELECT count(*) FROM reports)`).Scan(&n); err != nil {
 		a.tb.Fatal(err)
 	}
 	return n
@@ -88,7 +87,16 @@ func (a *roomAPI) events() (n int) {
 
 func TestConversationOverEveryPrefix(t *testing.T) {
 	t.Parallel()
-	a := newRoomAPI(t)
+	for _, process := range processes {
+		t.Run(process, func(t *testing.T) {
+			t.Parallel()
+			conversationOverEveryPrefix(t, newRoomAPI(t, process))
+		})
+	}
+}
+
+func conversationOverEveryPrefix(t *testing.T, a *roomAPI) {
+	t.Helper()
 	for _, v := range []string{"/v3", "/r0", "/api/v1", "/unstable"} {
 		id := a.must("alice", "POST", v+"/createRoom", `{"preset":"public_chat","room_alias_name":"a`+strings.ReplaceAll(v, "/", "-")+`","name":"N"}`).Get("room_id").Str
 		rp := v + "/rooms/" + url.PathEscape(id)
@@ -189,7 +197,16 @@ func TestConversationOverEveryPrefix(t *testing.T) {
 // Every documented error, and nothing written by what is refused.
 func TestRoomErrors(t *testing.T) {
 	t.Parallel()
-	a := newRoomAPI(t)
+	for _, process := range processes {
+		t.Run(process, func(t *testing.T) {
+			t.Parallel()
+			roomErrors(t, newRoomAPI(t, process))
+		})
+	}
+}
+
+func roomErrors(t *testing.T, a *roomAPI) {
+	t.Helper()
 	id := a.must("alice", "POST", "/v3/createRoom", `{"preset":"public_chat","room_alias_name":"here","room_version":"11"}`).Get("room_id").Str
 	private := a.must("alice", "POST", "/v3/createRoom", `{"preset":"private_chat"}`).Get("room_id").Str
 	a.must("bob", "POST", "/v3/rooms/"+id+"/join", "")
