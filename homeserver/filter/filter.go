@@ -207,8 +207,8 @@ func (w *wireEvents) compile(where string) (Events, error) {
 		}
 	}
 	for _, l := range [][]string{w.RelTypes, w.NotRelTypes, w.RelatedByRelTypes} {
-		if len(l) > MaxListLength {
-			return Events{}, bad(fmt.Sprintf("%slists may have at most %d entries", where, MaxListLength))
+		if err := checkList(where+"lists", l); err != nil {
+			return Events{}, err
 		}
 	}
 	return e, nil
@@ -265,9 +265,15 @@ func roomIDs(where string, list []string) ([]string, error) {
 	return sorted(list), nil
 }
 
+// checkList holds a list to its length, and to what the database can compare.
 func checkList(where string, list []string) error {
 	if len(list) > MaxListLength {
 		return bad(fmt.Sprintf("%s may have at most %d entries", where, MaxListLength))
+	}
+	for _, s := range list {
+		if strings.ContainsRune(s, 0) {
+			return bad(where + " must not have the character NUL")
+		}
 	}
 	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/weft-im/weft/homeserver/id"
 	"github.com/weft-im/weft/homeserver/mxerr"
@@ -80,6 +81,9 @@ func (s *Service) report(ctx context.Context, who *Requester, reason string, r s
 func checkReason(reason string) error {
 	if len(reason) > maxReasonBytes {
 		return mxerr.InvalidParam.WithMessage(fmt.Sprintf("reason may have at most %d bytes", maxReasonBytes))
+	}
+	if strings.ContainsRune(reason, 0) {
+		return mxerr.InvalidParam.WithMessage("reason must not have the character NUL")
 	}
 	return nil
 }

@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	"github.com/weft-im/weft/homeserver/event"
 	"github.com/weft-im/weft/homeserver/streams"
@@ -107,7 +108,8 @@ func (s *Store) EventsByID(ctx context.Context, ids []string) ([]*Event, error) 
 		if nid, ok := s.eventNIDs.GetIfPresent(id); ok {
 			out[i], _ = s.events.GetIfPresent(nid)
 		}
-		if out[i] == nil {
+		// The database cannot be asked for what has NUL in it, and has no such id.
+		if out[i] == nil && strings.IndexByte(id, 0) < 0 {
 			missing = append(missing, id)
 		}
 	}
