@@ -211,7 +211,7 @@ func (s *Service) take(ctx context.Context, who *Requester, w window, es []*stor
 	if err != nil {
 		return 0, err
 	}
-	vs, err := s.views.Of(ctx, v, w.room.NID, es)
+	vs, err := s.views.Of(ctx, v, es)
 	if err != nil {
 		return 0, fmt.Errorf("view events of %s: %w", w.room.ID, err)
 	}

@@ -62,7 +62,7 @@ func (s *Service) visibleEvent(ctx context.Context, who *Requester, roomID, even
 	if err != nil {
 		return nil, nil, err
 	}
-	vs, err := s.views.Of(ctx, v, r.NID, []*store.Event{e})
+	vs, err := s.views.Of(ctx, v, []*store.Event{e})
 	if err != nil {
 		return nil, nil, fmt.Errorf("view event %s: %w", eventID, err)
 	}

@@ -115,7 +115,7 @@ func (s *Service) chunk(ctx context.Context, who *Requester, r *store.Room, even
 		return nil, err
 	}
 	f := s.format()
-	if err := s.views.Bundle(ctx, s.cfg.DB, v, r.NID, events, f); err != nil {
+	if err := s.views.Bundle(ctx, s.cfg.DB, v, events, f); err != nil {
 		return nil, fmt.Errorf("bundle relations in %s: %w", r.ID, err)
 	}
 	return view.AppendArray(nil, events, v, f), nil
@@ -130,7 +130,7 @@ func (s *Service) one(ctx context.Context, who *Requester, r *store.Room, e *vie
 		return nil, err
 	}
 	f := s.format()
-	if err := s.views.Bundle(ctx, s.cfg.DB, v, r.NID, es, f); err != nil {
+	if err := s.views.Bundle(ctx, s.cfg.DB, v, es, f); err != nil {
 		return nil, fmt.Errorf("bundle relations of %s: %w", e.ID(), err)
 	}
 	return es[0].Append(nil, v, f), nil
@@ -199,7 +199,7 @@ func (s *Service) Threads(ctx context.Context, who *Requester, roomID string, re
 	if err != nil {
 		return nil, err
 	}
-	vs, err := s.views.Visible(ctx, v, a.room.NID, present(es))
+	vs, err := s.views.Visible(ctx, v, present(es))
 	if err != nil {
 		return nil, fmt.Errorf("view thread roots of %s: %w", roomID, err)
 	}

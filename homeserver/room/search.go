@@ -281,24 +281,18 @@ func (s *Service) visibleHits(ctx context.Context, who *Requester, hits []storag
 	if err != nil {
 		return nil, fmt.Errorf("read results: %w", err)
 	}
-	byRoom := map[storage.RoomNID][]*store.Event{}
-	for _, e := range present(es) {
-		byRoom[e.RoomNID] = append(byRoom[e.RoomNID], e)
-	}
-	out := make(map[storage.EventNID]view.Event, len(hits))
 	v, err := s.reader(ctx, who)
 	if err != nil {
 		return nil, err
 	}
-	for room, es := range byRoom {
-		vs, err := s.views.Visible(ctx, v, room, es)
-		if err != nil {
-			return nil, fmt.Errorf("view results: %w", err)
-		}
-		for _, v := range vs {
-			v.Related = true
-			out[v.NID] = v
-		}
+	vs, err := s.views.Visible(ctx, v, present(es))
+	if err != nil {
+		return nil, fmt.Errorf("view results: %w", err)
+	}
+	out := make(map[storage.EventNID]view.Event, len(hits))
+	for _, v := range vs {
+		v.Related = true
+		out[v.NID] = v
 	}
 	return out, nil
 }

@@ -31,6 +31,8 @@ type item struct {
 	prev *store.Event
 	// membership is that of the user once the event had happened; "" in state sections.
 	membership string
+	// relations is unsigned["m.relations"], where it was asked for.
+	relations json.RawMessage
 }
 
 // render makes an event ready. prev is what a state event replaced, nil for others and for the first of its kind.
@@ -136,6 +138,9 @@ func (r *recipient) appendWhole(dst []byte, it item) []byte {
 		dst = append(dst, it.made.more...)
 	} else {
 		dst = appendMore(dst, it.ev, it.prev)
+	}
+	if it.relations != nil {
+		dst = append(append(dst, `,"m.relations":`...), it.relations...)
 	}
 	if it.ev.TxnID != "" && it.ev.TxnDevice == r.deviceID && it.ev.Sender() == r.userID {
 		dst = append(dst, `,"transaction_id":`...)

@@ -14,6 +14,7 @@ import (
 	"github.com/weft-im/weft/homeserver/receipts"
 	"github.com/weft-im/weft/homeserver/requester"
 	"github.com/weft-im/weft/homeserver/sync"
+	"github.com/weft-im/weft/homeserver/writer"
 )
 
 func (p *proc) read(roomID, who, receiptType, eventID string, thread *string) {
@@ -336,5 +337,37 @@ func TestExtensions(t *testing.T) {
 	p.join(room, "carol")
 	if res = p.ask(ask{user: "carol", since: t0}); res.Get("device_lists.changed.0").Str != user("alice") {
 		t.Errorf("who joins does not learn of those who are there: %s", res.Raw)
+	}
+}
+
+// Relations are bundled with the events of a timeline that does not go on from what the client has.
+func TestBundledRelations(t *testing.T) {
+	t.Parallel()
+	p := newProc(t)
+	room := p.room("alice", "shared")
+	p.join(room, "bob")
+	relate := func(from, relType, to string) writer.Draft {
+		return writer.Draft{Type: "m.room.message", Sender: user(from), Content: json.RawMessage(fmt.Sprintf(
+			`{"body":"x","msgtype":"m.text","m.new_content":{"body":"y"},"m.relates_to":{"rel_type":%q,"event_id":%q}}`, relType, to))}
+	}
+	root := p.say(room, "alice", "root")
+	since := p.ask(ask{user: "alice"}).Get("next_batch").Str
+	reply := p.send(room, relate("bob", "m.thread", root))[0].EventID
+	p.send(room, relate("alice", "m.replace", root))
+	relations := func(section gjson.Result) gjson.Result {
+		return section.Get(`timeline.events.#(event_id=="` + root + `").unsigned.m\.relations`)
+	}
+	limited := `{"room":{"timeline":{"limit":3}}}`
+	got := relations(joined(p.ask(ask{user: "alice", filter: limited}), room))
+	if th := got.Get(`m\.thread`); th.Get("count").Int() != 1 || th.Get("latest_event.event_id").Str != reply || !th.Get("current_user_participated").Bool() {
+		t.Errorf("relations of the root of a thread: %s", got.Raw)
+	}
+	if got.Get(`m\.replace.event_id`).Str == "" {
+		t.Errorf("the edit is missing: %s", got.Raw)
+	}
+	p.say(room, "bob", "last")
+	res := joined(p.ask(ask{user: "alice", since: since, filter: limited}), room)
+	if res.Get("timeline.limited").Bool() || strings.Contains(res.Raw, "m.relations") {
+		t.Errorf("a timeline without a gap has relations bundled: %s", res.Raw)
 	}
 }

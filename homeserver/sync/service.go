@@ -9,6 +9,7 @@ import (
 	"github.com/weft-im/weft/homeserver/filter"
 	"github.com/weft-im/weft/homeserver/store"
 	"github.com/weft-im/weft/homeserver/token"
+	eventview "github.com/weft-im/weft/homeserver/view"
 	"github.com/weft-im/weft/internal/memo"
 	"github.com/weft-im/weft/replication"
 	"github.com/weft-im/weft/storage"
@@ -82,6 +83,7 @@ type Service struct {
 	lazy     memo.Cache[lazyKey, *lazySent]
 	heroes   memo.Cache[heroKey, []storage.SyncHero]
 	sliding  memo.Cache[slidingKey, *slidingState]
+	views    *eventview.Views
 }
 
 // New makes the service and has cfg.Replication follow the streams it reads. It does no I/O.
@@ -99,6 +101,7 @@ func New(cfg Config) (*Service, error) {
 	s.filters = memo.New[filterKey, *filter.Filter](10_000)
 	s.lazy = memo.New[lazyKey, *lazySent](100_000)
 	s.heroes = memo.New[heroKey, []storage.SyncHero](20_000)
+	s.views = eventview.New(cfg.Store)
 	s.sliding = memo.New[slidingKey, *slidingState](2000)
 	s.fresh = newFreshness(cfg.DB, cfg.Replication, cfg.Log)
 	if err := s.hub.follow(); err != nil {

@@ -9,6 +9,7 @@ import (
 	"github.com/weft-im/weft/homeserver/event"
 	"github.com/weft-im/weft/homeserver/filter"
 	"github.com/weft-im/weft/homeserver/store"
+	eventview "github.com/weft-im/weft/homeserver/view"
 	"github.com/weft-im/weft/storage"
 )
 
@@ -48,7 +49,7 @@ func (b *builder) readTimelines(ctx context.Context) error {
 			b.show(j)
 		}
 	}
-	return nil
+	return b.bundle(ctx)
 }
 
 // queryTimelines reads the events of the rooms whose timeline is not in the tail.
@@ -115,6 +116,32 @@ func (b *builder) queryTimelines(ctx context.Context) error {
 		}
 		// What the client had of the room, if anything, does not lead up to this timeline.
 		j.limited = j.limited || j.newlyJoined
+	}
+	return nil
+}
+
+// bundle adds to the events of timelines with a gap before them what relates to them: the client has not seen it go by.
+//
+// Spec: client-server API, "Aggregations of child events" (v1.19).
+func (b *builder) bundle(ctx context.Context) error {
+	var of []*item
+	var events []eventview.Event
+	for _, j := range b.jobs {
+		if !j.limited {
+			continue
+		}
+		for i := range j.timeline {
+			if it := &j.timeline[i]; !it.ev.IsState() {
+				of, events = append(of, it), append(events, eventview.Event{Event: it.ev, Related: true})
+			}
+		}
+	}
+	who := eventview.Viewer{UserID: b.q.userID, DeviceID: b.q.deviceID, Ignored: b.q.ignored}
+	if err := b.s.views.Bundle(ctx, b.s.cfg.DB, who, events, eventview.Format{OmitRoomID: true, NowTS: b.q.nowTS}); err != nil {
+		return fmt.Errorf("bundle relations: %w", err)
+	}
+	for i, it := range of {
+		it.relations = events[i].Relations
 	}
 	return nil
 }

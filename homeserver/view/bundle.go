@@ -27,11 +27,11 @@ const (
 // to their latest events.
 //
 // Spec: client-server API, "Aggregations of child events" (v1.19).
-func (v *Views) Bundle(ctx context.Context, db storage.Querier, who Viewer, room storage.RoomNID, events []Event, f Format) error {
-	return v.bundle(ctx, db, who, room, events, f, true)
+func (v *Views) Bundle(ctx context.Context, db storage.Querier, who Viewer, events []Event, f Format) error {
+	return v.bundle(ctx, db, who, events, f, true)
 }
 
-func (v *Views) bundle(ctx context.Context, db storage.Querier, who Viewer, room storage.RoomNID, events []Event, f Format, threads bool) error {
+func (v *Views) bundle(ctx context.Context, db storage.Querier, who Viewer, events []Event, f Format, threads bool) error {
 	var nids []storage.EventNID
 	for i := range events {
 		if events[i].Related {
@@ -61,20 +61,20 @@ func (v *Views) bundle(ctx context.Context, db storage.Querier, who Viewer, room
 			wanted = append(wanted, r.Latest)
 		}
 	}
-	children, err := v.children(ctx, db, who, room, wanted, f, threads)
+	children, err := v.children(ctx, db, who, wanted, f, threads)
 	if err != nil {
 		return err
 	}
 	for i := range events {
 		if r := byNID[events[i].NID]; r != nil {
-			events[i].relations = aggregated(&events[i], r, children, who, f, threads, events[i].Sender() == who.UserID)
+			events[i].Relations = aggregated(&events[i], r, children, who, f, threads, events[i].Sender() == who.UserID)
 		}
 	}
 	return nil
 }
 
 // children reads the events that go into an aggregation and that the user may see.
-func (v *Views) children(ctx context.Context, db storage.Querier, who Viewer, room storage.RoomNID, nids []storage.EventNID, f Format, threads bool) (map[storage.EventNID]*Event, error) {
+func (v *Views) children(ctx context.Context, db storage.Querier, who Viewer, nids []storage.EventNID, f Format, threads bool) (map[storage.EventNID]*Event, error) {
 	es, err := v.store.Events(ctx, nids)
 	if err != nil {
 		return nil, fmt.Errorf("read %d related events: %w", len(nids), err)
@@ -85,7 +85,7 @@ func (v *Views) children(ctx context.Context, db storage.Querier, who Viewer, ro
 			found = append(found, e)
 		}
 	}
-	vs, err := v.Visible(ctx, who, room, found)
+	vs, err := v.Visible(ctx, who, found)
 	if err != nil {
 		return nil, err
 	}
@@ -93,7 +93,7 @@ func (v *Views) children(ctx context.Context, db storage.Querier, who Viewer, ro
 		for i := range vs {
 			vs[i].Related = true
 		}
-		if err := v.bundle(ctx, db, who, room, vs, f, false); err != nil {
+		if err := v.bundle(ctx, db, who, vs, f, false); err != nil {
 			return nil, err
 		}
 	}

@@ -27,7 +27,7 @@ func (e *Event) Append(dst []byte, who Viewer, f Format) []byte {
 		o.PrevSender = e.Prev.Sender()
 		o.ReplacesState = e.Prev.ID()
 	}
-	o.RedactedBecause, o.Relations = redaction(e.Event, f), e.relations
+	o.RedactedBecause, o.Relations = redaction(e.Event, f), e.Relations
 	return event.AppendClient(dst, e.Event.Event, o)
 }
 

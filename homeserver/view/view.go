@@ -8,6 +8,7 @@ package view
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"math"
 
@@ -58,14 +59,15 @@ type Event struct {
 	// Related says that other events may relate to this one, which Bundle then looks up. Of leaves it unset.
 	Related bool
 
-	relations []byte // unsigned["m.relations"], from Bundle
+	// Relations is unsigned["m.relations"], from Bundle; nil where nothing relates to the event.
+	Relations json.RawMessage
 }
 
-// Of returns events of one room as a user sees them, in the order of events, those that are not visible included.
+// Of returns events as a user sees them, in the order of events, those that are not visible included.
 //
 // It costs one lookup of a few keys in the distinct states of the events, and one read of the events found there: with
 // warm caches nothing.
-func (v *Views) Of(ctx context.Context, who Viewer, room storage.RoomNID, events []*store.Event) ([]Event, error) {
+func (v *Views) Of(ctx context.Context, who Viewer, events []*store.Event) ([]Event, error) {
 	if len(events) == 0 {
 		return nil, nil
 	}
@@ -74,7 +76,7 @@ func (v *Views) Of(ctx context.Context, who Viewer, room storage.RoomNID, events
 		return nil, fmt.Errorf("look up the state of %d events: %w", len(events), err)
 	}
 	out := make([]Event, len(events))
-	lastJoined, known := storage.EventNID(0), false
+	lastJoined := map[storage.RoomNID]storage.EventNID{}
 	for i, e := range events {
 		st := states[i]
 		before := point{visibilityOf(st.visibility), membershipOf(st.member)}
@@ -94,20 +96,21 @@ func (v *Views) Of(ctx context.Context, who Viewer, room storage.RoomNID, events
 		if out[i].Visible || before.visibility != Shared && after.visibility != Shared {
 			continue
 		}
+		last, known := lastJoined[e.RoomNID]
 		if !known {
-			if lastJoined, err = v.LastJoined(ctx, room, who.UserID); err != nil {
+			if last, err = v.LastJoined(ctx, e.RoomNID, who.UserID); err != nil {
 				return nil, err
 			}
-			known = true
+			lastJoined[e.RoomNID] = last
 		}
-		out[i].Visible = e.NID < lastJoined
+		out[i].Visible = e.NID < last
 	}
 	return out, nil
 }
 
 // Visible is Of without the events that the user may not see.
-func (v *Views) Visible(ctx context.Context, who Viewer, room storage.RoomNID, events []*store.Event) ([]Event, error) {
-	all, err := v.Of(ctx, who, room, events)
+func (v *Views) Visible(ctx context.Context, who Viewer, events []*store.Event) ([]Event, error) {
+	all, err := v.Of(ctx, who, events)
 	if err != nil {
 		return nil, err
 	}
