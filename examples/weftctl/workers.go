@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -109,7 +110,7 @@ func (w worker) running() (int, error) {
 	if err != nil || pid <= 0 {
 		return 0, fmt.Errorf("%s: %s holds no process id", w.name, w.pidFile)
 	}
-	if err := syscall.Kill(pid, 0); err != nil && !errors.Is(err, syscall.EPERM) {
+	if !alive(pid) {
 		return 0, nil
 	}
 	if exe, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid)); err == nil &&
@@ -117,6 +118,20 @@ func (w worker) running() (int, error) {
 		return 0, nil
 	}
 	return pid, nil
+}
+
+// alive reports whether a process runs. One that has ended and that its parent has not asked about, as happens in
+// containers whose first process does not care for orphans, does not.
+func alive(pid int) bool {
+	if err := syscall.Kill(pid, 0); err != nil && !errors.Is(err, syscall.EPERM) {
+		return false
+	}
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil { // not Linux
+		return true
+	}
+	state := stat[bytes.LastIndexByte(stat, ')')+1:]
+	return !bytes.HasPrefix(state, []byte(" Z")) && !bytes.HasPrefix(state, []byte(" X"))
 }
 
 // stop asks the worker to drain, and waits until it is gone.
@@ -135,7 +150,7 @@ func (w worker) stop(ctx context.Context, stdout io.Writer) error {
 	defer cancel()
 	tick := time.NewTicker(pollInterval)
 	defer tick.Stop()
-	for syscall.Kill(pid, 0) == nil {
+	for alive(pid) {
 		select {
 		case <-ctx.Done():
 			return fmt.Errorf("%s: process %d has not stopped yet", w.name, pid)
