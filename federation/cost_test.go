@@ -32,7 +32,7 @@ func TestTransactionCostsFixedRoundTrips(t *testing.T) {
 		cost[n] = k.DB.Counts().Sub(before).RoundTrips
 	}
 	t.Logf("round trips: %v", cost)
-	if cost[50] > cost[10]+2 || cost[50] > 12 {
+	if cost[50] > cost[10]+4 || cost[50] > 20 {
 		t.Errorf("10 events cost %d round trips, 50 cost %d", cost[10], cost[50])
 	}
 }

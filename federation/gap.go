@@ -76,7 +76,8 @@ func (g *Ingest) receive(ctx context.Context, origin string, r *store.Room, even
 	return done, nil
 }
 
-// complete fetches what an event lacks, and writes it.
+// complete fetches what an event lacks, and writes it. The events before it come first: among them, as a rule, are its
+// auth events.
 //
 // An event that was pushed must be connected to the room by the events before it: whoever sends it can tell them. Only
 // at the far end of what was asked for is the state taken as the server says it was.
@@ -84,32 +85,41 @@ func (g *Ingest) complete(ctx context.Context, origin string, r *store.Room, e *
 	rec := writer.Received{Event: e}
 	filled := !pushed
 	for range maxAttempts {
-		if len(missing.Auth) > 0 {
-			if err := g.fetchAuth(ctx, origin, r, e, missing.Auth); err != nil {
-				return err
-			}
+		gap, err := g.hasGap(ctx, r, e)
+		switch {
+		case err != nil:
+		case gap && !filled:
+			filled = true
+			err = g.fill(ctx, origin, r, e)
+		case gap && pushed:
+			err = errNoWay.Wrap(missing)
+		case gap && rec.StateBefore == nil:
+			rec.StateBefore, err = g.stateBefore(ctx, origin, r, e)
+		default:
+			err = g.fetchAuth(ctx, origin, r, e, missing.Auth)
 		}
-		if len(missing.Prev) > 0 {
-			var err error
-			switch {
-			case !filled:
-				filled = true
-				err = g.fill(ctx, origin, r, e)
-			case pushed:
-				err = errNoWay.Wrap(missing)
-			default:
-				rec.StateBefore, err = g.stateBefore(ctx, origin, r, e)
-			}
-			if err != nil {
-				return err
-			}
+		if err != nil {
+			return err
 		}
-		_, err := g.cfg.Writer.Receive(ctx, r.ID, rec)
-		if !errors.As(err, &missing) {
+		if _, err = g.cfg.Writer.Receive(ctx, r.ID, rec); !errors.As(err, &missing) {
 			return err
 		}
 	}
 	return errNoWay.Wrap(missing)
+}
+
+// hasGap reports whether events before another are missing.
+func (g *Ingest) hasGap(ctx context.Context, r *store.Room, e *event.Event) (bool, error) {
+	prevs, err := g.store.PlacedByID(ctx, e.PrevEvents())
+	if err != nil {
+		return false, fmt.Errorf("look up prev_events: %w", err)
+	}
+	return slices.ContainsFunc(prevs, func(p *store.Event) bool { return !inPlace(r, p) }), nil
+}
+
+// inPlace reports whether an event is there and has its place in a room.
+func inPlace(r *store.Room, e *store.Event) bool {
+	return e != nil && e.RoomNID == r.NID && e.Flags&store.Outlier == 0
 }
 
 // fill asks for the events between the end of the room and an event, and writes those that come. That some do not is no
@@ -187,7 +197,7 @@ func (g *Ingest) stateBefore(ctx context.Context, server string, r *store.Room, 
 	}
 	states := make([]roomState, len(prevs))
 	for i, p := range prevs {
-		if p != nil && p.RoomNID == r.NID && p.Flags&store.Outlier == 0 {
+		if inPlace(r, p) {
 			states[i], err = g.stateAfter(ctx, p)
 		} else {
 			states[i], err = g.remoteState(ctx, server, r, e.PrevEvents()[i])

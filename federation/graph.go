@@ -287,7 +287,7 @@ func (g *graphReader) read(ctx context.Context, ids []string) ([]*store.Event, e
 		return nil, fmt.Errorf("read events of %s: %w", g.room.ID, err)
 	}
 	for _, e := range found {
-		if e != nil && e.RoomNID == g.room.NID && e.Flags&store.Outlier == 0 {
+		if inPlace(g.room, e) {
 			out = append(out, e)
 		}
 	}

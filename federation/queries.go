@@ -50,6 +50,7 @@ func Queries(in *Inbound, cfg QueriesConfig) homeserver.Group {
 		Endpoints: []homeserver.Endpoint{
 			in.endpoint(http.MethodGet, "/query/directory", g.directory, "v1"),
 			in.endpoint(http.MethodGet, "/query/profile", g.profile, "v1"),
+			in.endpoint(http.MethodGet, "/query/{queryType}", g.unknown, "v1"),
 			in.endpoint(http.MethodGet, "/publicRooms", g.getPublicRooms, "v1"),
 			in.endpoint(http.MethodPost, "/publicRooms", g.postPublicRooms, "v1"),
 			in.endpoint(http.MethodGet, "/hierarchy/{roomId}", g.hierarchy, "v1"),
@@ -92,6 +93,11 @@ func (g *queriesGroup) directory(ctx context.Context, r *homeserver.Request) (an
 		return nil, mxerr.InvalidParam.WithMessage("Room alias is not hosted on this homeserver")
 	}
 	return g.cfg.Rooms.ResolveAlias(ctx, alias)
+}
+
+// unknown refuses the queries that nobody has specified.
+func (*queriesGroup) unknown(_ context.Context, r *homeserver.Request) (any, error) {
+	return nil, mxerr.NotFound.WithMessage("No answer to queries of type " + r.Param("queryType"))
 }
 
 func (g *queriesGroup) profile(ctx context.Context, r *homeserver.Request) (any, error) {
@@ -148,6 +154,9 @@ func (g *queriesGroup) publicRooms(ctx context.Context, q PublicRoomsQuery) (any
 	}
 	if q.Limit < 0 {
 		return nil, mxerr.InvalidParam.WithMessage("limit must not be negative")
+	}
+	if q.IncludeAllNetworks && q.ThirdPartyInstanceID != "" {
+		return nil, mxerr.InvalidParam.WithMessage("include_all_networks and third_party_instance_id exclude each other")
 	}
 	if q.Limit == 0 || q.Limit > maxPublicRooms {
 		q.Limit = maxPublicRooms

@@ -85,13 +85,13 @@ func LookupServerTxn(ctx context.Context, db *DB, origin, txnID string, rooms []
 	return l, nil
 }
 
-// One row an event, in the order given. What is staged already stays.
+// One row an event, in the order given. An event may be staged twice: what the first time lacked may be there by the
+// second.
 const stageEventsSQL = `
 INSERT INTO federation_inbound (room_nid, event_id, origin, received_ts, json)
 SELECT n.room_nid, n.event_id, $3, $4, n.json
 FROM unnest($1::bigint[], $2::text[], $5::bytea[]) WITH ORDINALITY AS n(room_nid, event_id, json, place)
-ORDER BY n.place
-ON CONFLICT (room_nid, event_id) DO NOTHING`
+ORDER BY n.place`
 
 // By primary key; one row a room. The row is changed in any case, so that a holder who is about to give the room up
 // notices.
@@ -112,7 +112,7 @@ ON CONFLICT (origin, txn_id) DO NOTHING`
 
 // StageTxn keeps a transaction's answer and those of its events that are to be written, all or nothing, in one round
 // trip. It returns the claims that holder has on the events' rooms, those it had before included; rooms that are missing
-// are somebody else's. The events must be sorted by room or of few rooms, and no two of one room may have the same id.
+// are somebody else's.
 func StageTxn(ctx context.Context, db *DB, txn ServerTxn, events []StagedEvent, holder string, ttl time.Duration) ([]InboundClaim, error) {
 	n := len(events)
 	rooms, ids, raws := make([]int64, n), make([]string, n), make([][]byte, n)

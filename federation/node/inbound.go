@@ -23,7 +23,18 @@ func (n *Node) openInbound(c *homeserver.Core) (err error) {
 	return err
 }
 
-// inboundGroups are the endpoint groups that n.inbound serves.
+// openDevices notes what answers questions about the devices of this server's users.
+func (n *Node) openDevices(c *homeserver.Core) {
+	n.devices = federation.DevicesConfig{
+		ServerName: c.Config.ServerName, Devices: c.Accounts, Names: c.Config.AllowDeviceNameLookupOverFederation,
+	}
+}
+
+// inboundGroups are the endpoint groups for what other servers push and ask.
 func (n *Node) inboundGroups() []homeserver.Group {
-	return []homeserver.Group{federation.Transactions(n.inbound), federation.RoomServer(n.inbound)}
+	return []homeserver.Group{
+		federation.Transactions(n.inbound),
+		federation.RoomServer(n.inbound),
+		federation.Devices(n.inbound, n.devices),
+	}
 }

@@ -44,6 +44,7 @@ type Node struct {
 
 	servers *federation.ServerAuth
 	inbound *federation.Inbound
+	devices federation.DevicesConfig
 	keys    federation.KeysConfig
 	queries federation.QueriesConfig
 	sender  *sender.Sender // nil in a process that does not send
@@ -91,6 +92,7 @@ func (n *Node) attach(c *homeserver.Core) ([]homeserver.Component, error) {
 		return nil, err
 	}
 	n.openQueries(c)
+	n.openDevices(c)
 	sender, err := n.openSender(c)
 	return append([]homeserver.Component{n.inbound}, sender...), err
 }

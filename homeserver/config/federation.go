@@ -29,7 +29,7 @@ type FederationOptions struct {
 	// AllowProfileLookupOverFederation shows local profiles to other servers. Defaults to true.
 	AllowProfileLookupOverFederation bool `yaml:"allow_profile_lookup_over_federation"`
 	// AllowDeviceNameLookupOverFederation shows device names to other servers. Defaults to false.
-	AllowDeviceNameLookupOverFederation bool `yaml:"allow_device_name_lookup_over_federation" later:"true"`
+	AllowDeviceNameLookupOverFederation bool `yaml:"allow_device_name_lookup_over_federation"`
 	// FederationVerifyCertificates checks other servers' certificates. Defaults to true.
 	FederationVerifyCertificates bool `yaml:"federation_verify_certificates"`
 	// FederationCertificateVerificationWhitelist lists servers whose certificates are not checked (globs).

@@ -44,6 +44,7 @@ func TestUpgradeBetweenVersions(t *testing.T) {
 			CreationContent: map[string]json.RawMessage{"type": json.RawMessage(`"org.example.kind"`), "m.federate": json.RawMessage("true")},
 			InitialState: []room.InitialState{
 				{Type: "m.room.encryption", Content: json.RawMessage(`{"algorithm":"m.megolm.v1.aes-sha2"}`)},
+				{Type: "m.room.guest_access", Content: json.RawMessage(`{"guest_access":"forbidden"}`)},
 				{Type: "m.room.server_acl", Content: json.RawMessage(`{"allow":["*"],"deny":["evil.org"]}`)},
 				{Type: "org.example.private", Content: json.RawMessage(`{}`)},
 			},

@@ -138,8 +138,8 @@ func TestUnsignedTellsMembership(t *testing.T) {
 	for _, e := range timeline(t, k, bob, id) {
 		got = append(got, e.Get("unsigned.membership").Str)
 	}
-	// create, member, levels, three of the preset, message, invite, message, join, message
-	want := "leave leave leave leave leave leave leave invite invite join join"
+	// create, member, levels, two of the preset, message, invite, message, join, message
+	want := "leave leave leave leave leave leave invite invite join join"
 	if strings.Join(got, " ") != want {
 		t.Errorf("got  %v\nwant %s", got, want)
 	}

@@ -158,13 +158,16 @@ func (w *Writer) do(ctx context.Context, roomID string, req *request) ([]Result,
 	return w.wait(ctx, roomID, req)
 }
 
-func (w *Writer) start(ctx context.Context, roomID string, req *request) error {
-	req.done = make(chan struct{})
-	var ok bool
-	if req.deadline, ok = ctx.Deadline(); !ok {
-		req.deadline = time.Now().Add(w.cfg.RequestTimeout)
+// start queues requests behind each other.
+func (w *Writer) start(ctx context.Context, roomID string, reqs ...*request) error {
+	deadline, ok := ctx.Deadline()
+	if !ok {
+		deadline = time.Now().Add(w.cfg.RequestTimeout)
 	}
-	return w.submit(roomID, req)
+	for _, req := range reqs {
+		req.done, req.deadline = make(chan struct{}), deadline
+	}
+	return w.submit(roomID, reqs)
 }
 
 func (w *Writer) wait(ctx context.Context, roomID string, req *request) ([]Result, error) {

@@ -23,6 +23,7 @@ var errStale = errors.New("lane was reset")
 
 // barrier waits until nothing of the lane is on its way, so that all it refers to has a number and a stored state.
 func (l *lane) barrier(ctx context.Context) error {
+	l.release()
 	for {
 		l.mu.Lock()
 		if l.epoch != l.built {

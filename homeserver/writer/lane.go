@@ -93,6 +93,7 @@ type lane struct {
 	loaded   bool // head is true, and so is what was built on it
 	head     head
 	ready    []*item
+	held     bool // ready is not offered yet
 	inflight []*item
 	moved    chan struct{} // closed when something of the above changes, if somebody waits
 
@@ -113,11 +114,11 @@ type lane struct {
 
 func newLane(w *Writer, roomID string) *lane { return &lane{w: w, roomID: roomID, built: -1} }
 
-// push queues a request and reports whether a goroutine has to be started.
-func (l *lane) push(req *request) bool {
+// push queues requests and reports whether a goroutine has to be started.
+func (l *lane) push(reqs []*request) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.queue = append(l.queue, req)
+	l.queue = append(l.queue, reqs...)
 	start := !l.running
 	l.running = true
 	return start
@@ -130,6 +131,7 @@ func (l *lane) run(ctx context.Context) {
 		if len(l.queue) == 0 {
 			l.running = false
 			l.mu.Unlock()
+			l.release()
 			return
 		}
 		req, epoch, loaded := l.queue[0], l.epoch, l.loaded
@@ -207,12 +209,29 @@ func (l *lane) built1(req *request, it *item, epoch int) {
 		return
 	}
 	l.ready = append(l.ready, it)
+	// Received events that come together are written together.
+	l.held = req.received != nil && len(l.queue) > 0 && l.queue[0].received != nil && len(l.ready) < maxAhead
+	held := l.held
 	l.mu.Unlock()
-	l.w.committer.offer(l)
+	if !held {
+		l.w.committer.offer(l)
+	}
+}
+
+// release offers the committer what was held back.
+func (l *lane) release() {
+	l.mu.Lock()
+	held := l.held
+	l.held = false
+	l.mu.Unlock()
+	if held {
+		l.w.committer.offer(l)
+	}
 }
 
 // fail deals with an error of the machinery: what heals is tried again while the request has time.
 func (l *lane) fail(ctx context.Context, req *request, err error) {
+	l.release()
 	if ctx.Err() != nil {
 		return
 	}

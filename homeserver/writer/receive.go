@@ -72,9 +72,9 @@ func (w *Writer) receiveHere(ctx context.Context, roomID string, events []Receiv
 	reqs := make([]*request, len(events))
 	for i := range events {
 		reqs[i] = &request{received: &events[i]}
-		if err := w.start(ctx, roomID, reqs[i]); err != nil {
-			return nil, err
-		}
+	}
+	if err := w.start(ctx, roomID, reqs...); err != nil {
+		return nil, err
 	}
 	var results []Result
 	var failed error

@@ -273,8 +273,8 @@ func (w *Writer) failAll(err error) {
 
 var errShuttingDown = mxerr.Unknown.WithStatus(503).WithMessage("The server is shutting down")
 
-// submit hands a request to the lane of its room.
-func (w *Writer) submit(roomID string, req *request) error {
+// submit hands requests to the lane of their room.
+func (w *Writer) submit(roomID string, reqs []*request) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.closing {
@@ -289,9 +289,9 @@ func (w *Writer) submit(roomID string, req *request) error {
 		w.idle.Remove(l.idle)
 		l.idle = nil
 	}
-	w.outstanding++
-	l.users++
-	if l.push(req) {
+	w.outstanding += len(reqs)
+	l.users += len(reqs)
+	if l.push(reqs) {
 		w.runnable = append(w.runnable, l)
 		select {
 		case w.wake <- struct{}{}:

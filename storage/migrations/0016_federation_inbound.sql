@@ -8,8 +8,7 @@ CREATE TABLE federation_inbound (
     -- The server that sent it, which is asked for what is missing.
     origin      text COLLATE "C" NOT NULL,
     received_ts bigint NOT NULL,
-    json        bytea NOT NULL,
-    UNIQUE (room_nid, event_id)
+    json        bytea NOT NULL
 );
 CREATE INDEX federation_inbound_room ON federation_inbound (room_nid, staged_id);
 CREATE INDEX federation_inbound_origin ON federation_inbound (origin);
