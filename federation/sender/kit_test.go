@@ -15,6 +15,7 @@ import (
 
 	"github.com/weft-im/weft/federation"
 	"github.com/weft-im/weft/federation/sender"
+	"github.com/weft-im/weft/homeserver/store"
 	"github.com/weft-im/weft/homeserver/streams/streamstest"
 	"github.com/weft-im/weft/homeserver/token"
 	"github.com/weft-im/weft/storage"
@@ -27,9 +28,10 @@ const alice = "@alice:" + streamstest.ServerName
 // server is this server: one process that writes events, and the senders of the test.
 type server struct {
 	*streamstest.Cluster
-	t     *testing.T
-	rooms *streamstest.Rooms
-	net   *network
+	t      *testing.T
+	rooms  *streamstest.Rooms
+	stores []*store.Store
+	net    *network
 }
 
 // newServer starts a server whose main process sends to the others of net.
@@ -38,6 +40,7 @@ func newServer(t *testing.T, net *network, edit ...func(*sender.Config)) *server
 	s := &server{Cluster: streamstest.New(t, nil), t: t, net: net}
 	main := s.Processes[0]
 	s.rooms = main.Rooms(t)
+	s.stores = append(s.stores, s.rooms.Store)
 	cfg := s.config(0)
 	for _, e := range edit {
 		e(&cfg)
@@ -71,7 +74,7 @@ func (s *server) join(roomID string, users ...string) {
 	if _, err := s.DB.Exec(s.t.Context(), sql, roomID, users); err != nil {
 		s.t.Fatal(err)
 	}
-	s.rooms.Store.Forget()
+	s.forget()
 }
 
 // leave takes a user of another server out of a room.
@@ -83,7 +86,14 @@ func (s *server) leave(roomID, user string) {
 	if _, err := s.DB.Exec(s.t.Context(), sql, roomID, user); err != nil {
 		s.t.Fatal(err)
 	}
-	s.rooms.Store.Forget()
+	s.forget()
+}
+
+// forget has the processes see what was done behind their backs.
+func (s *server) forget() {
+	for _, st := range s.stores {
+		st.Forget()
+	}
 }
 
 // message is the content of a message.
@@ -102,6 +112,7 @@ func servers(n int) (names, users []string) {
 type network struct {
 	mu       sync.Mutex
 	changed  chan struct{}
+	begun    map[string][]transaction // also what has not arrived yet
 	received map[string][]transaction
 	down     map[string]bool          // do not answer
 	hang     map[string]chan struct{} // answer when the channel is closed
@@ -117,7 +128,7 @@ type transaction struct {
 }
 
 func newNetwork() *network {
-	return &network{changed: make(chan struct{}), received: map[string][]transaction{}, down: map[string]bool{}, hang: map[string]chan struct{}{}}
+	return &network{changed: make(chan struct{}), begun: map[string][]transaction{}, received: map[string][]transaction{}, down: map[string]bool{}, hang: map[string]chan struct{}{}}
 }
 
 var errDown = errors.New("down")
@@ -135,6 +146,8 @@ func (n *network) SendTransaction(ctx context.Context, server, txnID string, t *
 	}
 	n.mu.Lock()
 	hang, down := n.hang[server], n.down[server]
+	n.begun[server] = append(n.begun[server], txn)
+	n.tell()
 	if down || hang == nil {
 		n.receive(server, txn, down)
 	}
@@ -161,6 +174,10 @@ func (n *network) SendTransaction(ctx context.Context, server, txnID string, t *
 func (n *network) receive(server string, txn transaction, failed bool) {
 	txn.failed = failed
 	n.received[server] = append(n.received[server], txn)
+	n.tell()
+}
+
+func (n *network) tell() {
 	close(n.changed)
 	n.changed = make(chan struct{})
 }

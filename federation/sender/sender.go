@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -167,6 +168,7 @@ func (s *Sender) Run(ctx context.Context) error {
 	g.Go(func() error { s.share(ctx); return nil })
 	g.Go(func() error { s.scan(ctx); return nil })
 	g.Go(func() error { s.keepTyping(ctx); return nil })
+	g.Go(func() error { s.keepHouse(ctx); return nil })
 	_ = g.Wait()
 
 	s.mu.Lock()
@@ -189,6 +191,13 @@ func (s *Sender) Wake(server string) {
 		d.unpark()
 		s.start(d)
 	}
+}
+
+// Senders are those among whom the destinations are divided, as far as this one has heard, sorted.
+func (s *Sender) Senders() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.senders)
 }
 
 // destination returns the destination of a name, made if need be. s.mu is held.

@@ -128,3 +128,25 @@ func (s *Sender) found(cursors []storage.OutboundCursor) {
 	}
 	s.log.Info().Int("count", count).Msg("looked for what is owed to other servers")
 }
+
+// houseEvery is how often servers that have left rooms are forgotten, once they have been sent all that was for them.
+const houseEvery = time.Hour
+
+// keepHouse does so.
+func (s *Sender) keepHouse(ctx context.Context) {
+	ticker := time.NewTicker(houseEvery)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			return
+		}
+		n, err := storage.PruneRoomServers(ctx, s.cfg.DB, s.floor())
+		if err != nil {
+			s.log.Warn().Err(err).Msg("cannot forget servers that have left rooms")
+			continue
+		}
+		s.log.Debug().Int64("count", n).Msg("forgot servers that have left rooms")
+	}
+}
