@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/weft-im/weft/homeserver/event"
-	"github.com/weft-im/weft/homeserver/id"
 	"github.com/weft-im/weft/homeserver/store"
 	"github.com/weft-im/weft/homeserver/writer"
 	"github.com/weft-im/weft/storage"
@@ -327,7 +326,7 @@ func (in *Inbound) writeStaged(ctx context.Context, f *storage.InboundRoom) (don
 }
 
 // writeOutside writes the ends of invites and knocks in a room that this server is not in. Whether the sender had the
-// power to do it cannot be known here: their server must be the one that the invite came from.
+// power to do it cannot be known here: it must be the inviter.
 func (in *Inbound) writeOutside(ctx context.Context, r *store.Room, events []*event.Event) error {
 	for _, e := range events {
 		if !in.endsInvite(e) {
@@ -347,7 +346,7 @@ func (in *Inbound) writeOutside(ctx context.Context, r *store.Room, events []*ev
 			if err != nil {
 				return fmt.Errorf("find inviter of %s: %w", user, err)
 			}
-			if id.ServerOf(by[0]) != id.ServerOf(e.Sender()) {
+			if by[0] != e.Sender() {
 				continue
 			}
 		case storage.MembershipKnock:

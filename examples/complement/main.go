@@ -44,6 +44,9 @@ func run(ctx context.Context) error {
 	topology := cluster.Default()
 	if os.Getenv("WEFT_WORKERS") == "" {
 		topology.Processes = []cluster.Process{{Name: "master", App: cluster.AppHomeserver}}
+	} else {
+		topology.Processes = append(topology.Processes,
+			cluster.Process{Name: "sender1", App: cluster.AppFederationSender}, cluster.Process{Name: "sender2", App: cluster.AppFederationSender})
 	}
 	topology.ServerName = serverName
 	topology.Options = options(ca)

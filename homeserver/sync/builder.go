@@ -176,9 +176,10 @@ func (b *builder) planCurrent(vr viewRoom, fresh bool) {
 	}
 }
 
-// planLeft takes the rooms the user has left, where the filter asks for them.
+// planLeft takes the rooms the user has left, where the filter asks for them, and in any case in an initial sync those
+// that somebody else has put them out of: they would not hear of it otherwise.
 func (b *builder) planLeft(ctx context.Context) error {
-	if !b.q.f.Room.IncludeLeave {
+	if !b.q.f.Room.IncludeLeave && !b.q.initial {
 		return nil
 	}
 	rooms, err := storage.SyncLeftRooms(ctx, b.s.cfg.DB, b.q.userID)
@@ -206,6 +207,9 @@ func (b *builder) planLeft(ctx context.Context) error {
 	for i, r := range rooms {
 		writer, _ := b.s.cfg.WriterIDs.WriterName(int(r.WriterNID))
 		if b.byID[r.RoomID] != nil || ends[i] == nil || r.EventNID > 0 && !b.snap.now.Get(token.Events).Covers(writer, int64(r.EventNID)) {
+			continue
+		}
+		if !b.q.f.Room.IncludeLeave && ends[i].Sender() == b.q.userID {
 			continue
 		}
 		j := b.job(r.RoomID, r.RoomNID)
