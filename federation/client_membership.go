@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"time"
 
 	"github.com/weft-im/weft/homeserver/mxerr"
 )
@@ -33,9 +34,17 @@ func (c *Client) MakeLeave(ctx context.Context, server, roomID, userID string) (
 	return c.template(ctx, server, "/make_leave", roomID, userID, nil)
 }
 
+// templateTimeout is how long one of several servers may take that can help with a room.
+const templateTimeout = 20 * time.Second
+
 func (c *Client) template(ctx context.Context, server, endpoint, roomID, userID string, versions []string) (*EventTemplate, error) {
 	out := &EventTemplate{}
-	q := call{method: http.MethodGet, server: server, path: joinPath(v1+endpoint, roomID, userID)}
+	q := call{
+		method: http.MethodGet, server: server, path: joinPath(v1+endpoint, roomID, userID), timeout: templateTimeout,
+		// Somebody wants to go there now, and may know better than this server whether the other one is up. Who leaves can
+		// do without it.
+		force: endpoint != "/make_leave",
+	}
 	if versions != nil {
 		q.query = url.Values{"ver": versions}.Encode()
 	}

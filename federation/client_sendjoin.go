@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"time"
 )
 
@@ -78,7 +79,7 @@ var errSink = errors.New("the events were not taken")
 // decodeSendJoin reads the response to a join. wrapped is for the first version of the endpoint: [200, {...}]. sinkErr is
 // the error of the sink, if that was the cause.
 func decodeSendJoin(body io.Reader, wrapped bool, sink JoinSink) (out *JoinResult, sinkErr, err error) {
-	d := &joinDecoder{s: newJSONScanner(body), out: &JoinResult{}}
+	d := &joinDecoder{s: newJSONScanner(body), out: &JoinResult{}, stateKey: "state"}
 	if wrapped {
 		if err := d.s.openArray(); err != nil {
 			return nil, nil, err
@@ -106,11 +107,34 @@ func decodeSendJoin(body io.Reader, wrapped bool, sink JoinSink) (out *JoinResul
 	return d.out, nil, nil
 }
 
+// StreamState is State that reads the response as a stream, as SendJoin does.
+func (c *Client) StreamState(ctx context.Context, server, roomID, eventID string, sink JoinSink) error {
+	q := call{
+		method: http.MethodGet, server: server, path: joinPath(v1+"/state", roomID), query: url.Values{"event_id": {eventID}}.Encode(),
+		timeout: sendJoinTimeout, maxBytes: maxSendJoinResponse,
+	}
+	var sinkErr error
+	err := c.stream(ctx, q, func(body io.Reader) error {
+		d := &joinDecoder{s: newJSONScanner(body), out: &JoinResult{}, stateKey: "pdus"}
+		err := d.object(sink)
+		if sinkErr = d.sinkErr; err == nil && (!d.state || !d.authChain) {
+			err = fmt.Errorf("%w: state or auth chain is missing", errBadResponse)
+		}
+		return err
+	})
+	if sinkErr != nil {
+		return sinkErr
+	}
+	return err
+}
+
 type joinDecoder struct {
 	s                *jsonScanner
 	out              *JoinResult
 	state, authChain bool
 	sinkErr          error
+	// stateKey is the name of the member that has the state.
+	stateKey string
 }
 
 func (d *joinDecoder) object(sink JoinSink) error {
@@ -123,7 +147,7 @@ func (d *joinDecoder) object(sink JoinSink) error {
 			return err
 		}
 		switch key {
-		case "state":
+		case d.stateKey:
 			if d.state {
 				return fmt.Errorf("%w: state is there twice", errBadResponse)
 			}

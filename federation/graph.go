@@ -5,6 +5,7 @@ import (
 	"container/heap"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -104,6 +105,11 @@ func (in *Inbound) getEvent(ctx context.Context, r *homeserver.Request) (any, er
 func (in *Inbound) stateAt(ctx context.Context, r *homeserver.Request) (state, chain []*store.Event, err error) {
 	room, err := in.memberRoom(ctx, r.Origin(), r.Param("roomId"))
 	if err != nil {
+		return nil, nil, err
+	}
+	if err := in.checkWhole(ctx, room); errors.Is(err, mxerr.NotFound) {
+		return nil, nil, mxerr.Forbidden.WithMessage("This server does not know the whole state of the room yet")
+	} else if err != nil {
 		return nil, nil, err
 	}
 	eventID := r.Query("event_id")

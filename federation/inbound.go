@@ -192,6 +192,29 @@ func (in *Inbound) openRoom(ctx context.Context, origin, roomID string) (*store.
 	return r, in.checkACL(ctx, r, origin)
 }
 
+// wholeRoom is openRoom of a room whose members are all known, for what rests on them.
+//
+// Errors: also M_NOT_FOUND for rooms that this server has entered just now.
+func (in *Inbound) wholeRoom(ctx context.Context, origin, roomID string) (*store.Room, error) {
+	r, err := in.openRoom(ctx, origin, roomID)
+	if err != nil {
+		return nil, err
+	}
+	return r, in.checkWhole(ctx, r)
+}
+
+// checkWhole checks that all members of a room are known.
+func (in *Inbound) checkWhole(ctx context.Context, r *store.Room) error {
+	head, err := in.store.Head(ctx, r.NID)
+	if err != nil {
+		return fmt.Errorf("read head of %s: %w", r.ID, err)
+	}
+	if head.Partial {
+		return mxerr.NotFound.WithMessage("This server has not fully entered the room yet; ask another one")
+	}
+	return nil
+}
+
 var errUnknownRoom = mxerr.NotFound.WithMessage("This server is not in the room")
 
 // checkACL applies the room's access control list.

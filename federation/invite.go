@@ -134,12 +134,12 @@ func (in *Inbound) checkStripped(ctx context.Context, v *event.Version, roomID s
 		return nil, mxerr.InvalidParam.WithMessage("invite_room_state has too many events")
 	}
 	if v.RoomIDFromCreate {
-		return in.checkWhole(ctx, v, roomID, state)
+		return in.checkStrippedPDUs(ctx, v, roomID, state)
 	}
 	return stripState(state), nil
 }
 
-func (in *Inbound) checkWhole(ctx context.Context, v *event.Version, roomID string, state []json.RawMessage) ([]byte, error) {
+func (in *Inbound) checkStrippedPDUs(ctx context.Context, v *event.Version, roomID string, state []json.RawMessage) ([]byte, error) {
 	out := []byte{'['}
 	created := false
 	for _, raw := range state {

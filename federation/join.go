@@ -42,7 +42,7 @@ func (in *Inbound) makeJoin(ctx context.Context, r *homeserver.Request) (any, er
 	if err != nil {
 		return nil, err
 	}
-	room, err := in.openRoom(ctx, r.Origin(), r.Param("roomId"))
+	room, err := in.wholeRoom(ctx, r.Origin(), r.Param("roomId"))
 	if err != nil {
 		return nil, err
 	}
@@ -71,7 +71,7 @@ type joined struct {
 }
 
 func (in *Inbound) sendJoin(ctx context.Context, r *homeserver.Request, omitMembers bool) (any, error) {
-	room, err := in.openRoom(ctx, r.Origin(), r.Param("roomId"))
+	room, err := in.wholeRoom(ctx, r.Origin(), r.Param("roomId"))
 	if err != nil {
 		return nil, err
 	}

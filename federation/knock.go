@@ -24,7 +24,7 @@ func (in *Inbound) knockEndpoints() []homeserver.Endpoint {
 
 // knockable finds a room whose version knows knocking.
 func (in *Inbound) knockable(ctx context.Context, r *homeserver.Request) (*store.Room, error) {
-	room, err := in.openRoom(ctx, r.Origin(), r.Param("roomId"))
+	room, err := in.wholeRoom(ctx, r.Origin(), r.Param("roomId"))
 	if err != nil {
 		return nil, err
 	}

@@ -45,6 +45,9 @@ type RemoteRoomsConfig struct {
 	// Follower makes a join visible to the requests that come after it on this process. Without it they may not see it
 	// yet.
 	Follower room.Follower
+	// OnPartial, if not nil, is called after a room was entered without its members, and has them fetched (a Resync does).
+	// Without it rooms are entered with all that they have.
+	OnPartial func()
 	// JoinTimeout bounds a join, over all the servers that are tried; a user who gives up earlier does not end it. Defaults
 	// to 15 minutes.
 	JoinTimeout time.Duration

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/weft-im/weft/homeserver/event"
@@ -35,18 +36,29 @@ const (
 // the first tells that has something new.
 //
 // Spec: server-server API, "Backfilling and retrieving missing events" (v1.19).
-func (m *RemoteRooms) Backfill(ctx context.Context, roomID string, limit int) (int, error) {
-	return once(ctx, m, "backfill "+roomID, func(ctx context.Context) (int, error) { return m.backfill(ctx, roomID, limit) })
+func (m *RemoteRooms) Backfill(ctx context.Context, roomID string, from []string, limit int) (int, error) {
+	key := "backfill " + roomID + " " + strings.Join(from, " ")
+	return once(ctx, m, key, func(ctx context.Context) (int, error) { return m.backfill(ctx, roomID, from, limit) })
 }
 
-func (m *RemoteRooms) backfill(ctx context.Context, roomID string, limit int) (int, error) {
+func (m *RemoteRooms) backfill(ctx context.Context, roomID string, from []string, limit int) (int, error) {
 	r, err := m.store.Room(ctx, roomID)
 	if err != nil {
 		return 0, fmt.Errorf("find room %s: %w", roomID, err)
 	}
-	from, err := storage.OpenGaps(ctx, m.cfg.DB, r.NID, m.pausedGaps(), backfillFrom)
-	if err != nil || len(from) == 0 {
+	if head, err := m.store.Head(ctx, r.NID); err != nil || head.Partial {
+		// The states that older events need are as large as the one that is being fetched.
 		return 0, err
+	}
+	paused := m.pausedGaps()
+	if from == nil {
+		if from, err = storage.OpenGaps(ctx, m.cfg.DB, r.NID, paused, backfillFrom); err != nil {
+			return 0, err
+		}
+	}
+	from = slices.DeleteFunc(slices.Clone(from), func(id string) bool { return slices.Contains(paused, id) })
+	if len(from) == 0 {
+		return 0, nil
 	}
 	servers, err := m.otherServers(ctx, r)
 	if err != nil {

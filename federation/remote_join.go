@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/tidwall/gjson"
 
@@ -45,8 +46,8 @@ func (m *RemoteRooms) joinThrough(ctx context.Context, server string, j room.Rem
 	if err != nil {
 		return none, err
 	}
-	got := &joinResponse{}
-	res, err := m.cfg.Client.SendJoin(ctx, server, j.RoomID, join.ID(), join.JSON(), false, got.sink())
+	got := newJoinResponse(join)
+	res, err := m.cfg.Client.SendJoin(ctx, server, j.RoomID, join.ID(), join.JSON(), m.cfg.OnPartial != nil, got.sink())
 	if err != nil {
 		return none, err
 	}
@@ -57,25 +58,19 @@ func (m *RemoteRooms) joinThrough(ctx context.Context, server string, j room.Rem
 	if err != nil {
 		return none, err
 	}
-	return m.enter(ctx, server, v, join, state)
-}
-
-// joinResponse collects the events of the response to a join.
-type joinResponse struct {
-	state, chain []json.RawMessage
-}
-
-func (r *joinResponse) sink() JoinSink {
-	return JoinSink{
-		State: func(e json.RawMessage) error {
-			r.state = append(r.state, e)
-			return nil
-		},
-		AuthChain: func(e json.RawMessage) error {
-			r.chain = append(r.chain, e)
-			return nil
-		},
+	if res.MembersOmitted {
+		state.partial = &writer.Partial{Via: server, Servers: res.ServersInRoom}
+	} else if got.left > 0 {
+		state.partial = &writer.Partial{Via: server, Servers: got.servers}
 	}
+	if state.partial != nil && m.cfg.OnPartial == nil {
+		return none, fmt.Errorf("%w: the members are missing", errBadResponse)
+	}
+	written, err := m.enter(ctx, server, v, join, state)
+	if err == nil && state.partial != nil {
+		m.cfg.OnPartial()
+	}
+	return written, err
 }
 
 // vouched returns the join as the other servers have it: with the signature of the server that vouches for it, where one
@@ -108,16 +103,18 @@ type joinState struct {
 	stateIDs []string
 	// events are those of the state and of the auth chain.
 	events []*event.Event
+	// partial is set where most members are missing.
+	partial *writer.Partial
 }
 
 // checkJoin checks the events that come with a join, each by itself, and that the join stands by them. Events that fail
 // are left out: old rooms have some that nobody can verify any more.
 func (m *RemoteRooms) checkJoin(ctx context.Context, v *event.Version, join *event.Event, got *joinResponse) (*joinState, error) {
-	chain, err := m.ingest.CheckAll(ctx, v, join.RoomID(), got.chain)
+	state, err := m.ingest.CheckAll(ctx, v, join.RoomID(), got.state)
 	if err != nil {
 		return nil, err
 	}
-	state, err := m.ingest.CheckAll(ctx, v, join.RoomID(), got.state)
+	chain, err := m.ingest.CheckAll(ctx, v, join.RoomID(), got.chainOf(v, append(state, join)))
 	if err != nil {
 		return nil, err
 	}
@@ -132,6 +129,13 @@ func (m *RemoteRooms) checkJoin(ctx context.Context, v *event.Version, join *eve
 		}
 		pieces[e.Tuple()] = e
 		out.stateIDs = append(out.stateIDs, e.ID())
+	}
+	// Of members that are left out those that authorise the join are in its auth chain.
+	for _, e := range chain {
+		if e.IsState() && e.Type() == event.TypeMember && pieces[e.Tuple()] == nil && slices.Contains(join.AuthEvents(), e.ID()) {
+			pieces[e.Tuple()] = e
+			out.stateIDs = append(out.stateIDs, e.ID())
+		}
 	}
 	if err := checkCreate(v, pieces[event.Tuple{Type: event.TypeCreate}]); err != nil {
 		return nil, err
@@ -180,7 +184,9 @@ func (m *RemoteRooms) enter(ctx context.Context, server string, v *event.Version
 	if err := m.cfg.Writer.PrepareRoom(ctx, v, join.RoomID()); err != nil {
 		return none, ours(err)
 	}
-	results, err := m.cfg.Writer.Receive(ctx, join.RoomID(), writer.Received{Event: join, StateBefore: before, Anew: true})
+	results, err := m.cfg.Writer.Receive(ctx, join.RoomID(), writer.Received{
+		Event: join, StateBefore: before, Anew: true, Partial: state.partial,
+	})
 	if err != nil {
 		return none, ours(err)
 	}

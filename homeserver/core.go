@@ -15,8 +15,8 @@ import (
 	"github.com/weft-im/weft/homeserver/config"
 	"github.com/weft-im/weft/homeserver/delayed"
 	"github.com/weft-im/weft/homeserver/event"
+	"github.com/weft-im/weft/homeserver/fullstate"
 	"github.com/weft-im/weft/homeserver/lease"
-	"github.com/weft-im/weft/homeserver/notices"
 	"github.com/weft-im/weft/homeserver/presence"
 	"github.com/weft-im/weft/homeserver/push"
 	"github.com/weft-im/weft/homeserver/pushers"
@@ -75,14 +75,13 @@ type Core struct {
 	Pushers     *pushers.Service
 	Receipts    *receipts.Service
 	Typing      *typing.Service
+	FullState   *fullstate.Service
 	// Presence is nil where presence is switched off.
 	Presence *presence.Service
 	Rooms    *room.Service
 	Sync     *sync.Service
 	// Delayed sends events later.
 	Delayed *delayed.Service
-	// Notices tells users what the server has to say.
-	Notices *notices.Service
 	// UserDirectory finds people.
 	UserDirectory *userdir.Service
 
@@ -173,7 +172,7 @@ func (c *Core) openKeys() error {
 // it: the store first, then who reads through the store.
 func (c *Core) openServices(ctx context.Context, federate Federate) error {
 	cfg := c.Config
-	starts, err := streamStarts(ctx, c.DB, []string{"events", "caches", "account_data", "push_rules", "pushers", "receipts"})
+	starts, err := streamStarts(ctx, c.DB, []string{"events", "caches", "account_data", "push_rules", "pushers", "receipts", "un_partial_stated_room"})
 	if err != nil {
 		return err
 	}
@@ -188,6 +187,9 @@ func (c *Core) openServices(ctx context.Context, federate Federate) error {
 		return err
 	}
 	if err := c.openWriter(ctx, starts["events"]); err != nil {
+		return err
+	}
+	if err := c.openFullState(ctx, starts["un_partial_stated_room"]); err != nil {
 		return err
 	}
 	var remotes Remotes
@@ -208,9 +210,8 @@ func (c *Core) openServices(ctx context.Context, federate Federate) error {
 	}
 	c.Rooms, err = room.New(room.Config{
 		ServerName: cfg.ServerName, DB: c.DB, Store: c.Store, Writer: c.Writer, WriterIDs: c.WriterIDs, Profiles: c.Accounts,
-		Follower: EventFollower{c.Replication}, Personal: personal{c.AccountData, c.Push}, Ignores: c.AccountData,
-		NoticesFrom: cfg.ServerNotices.Sender(cfg.ServerName), DefaultVersion: cfg.DefaultRoomVersion,
-		Limits: c.Limits, Remote: remotes.Rooms, RemoteDirectory: remotes.Directory, Positions: positions{c}, Log: c.Log,
+		Follower: EventFollower{c.Replication}, Personal: personal{c.AccountData, c.Push}, Ignores: c.AccountData, DefaultVersion: cfg.DefaultRoomVersion,
+		Limits: c.Limits, Whole: c.FullState, Remote: remotes.Rooms, RemoteDirectory: remotes.Directory, Positions: positions{c}, Log: c.Log,
 	})
 	if err != nil {
 		return err
@@ -227,6 +228,7 @@ func (c *Core) openServices(ctx context.Context, federate Federate) error {
 		return err
 	}
 	c.pushToSync()
+	c.fullStateToSync()
 	c.components = []Component{c.claim, named{"replication", c.Replication}, named{"event_writer", c.Writer}, named{"accounts", c.Accounts}, named{"typing", c.Typing}}
 	c.addPresence()
 	roomWorker, err := account.NewRoomWorker(account.RoomWorkerConfig{Accounts: c.Accounts, Rooms: c.Rooms, Writer: c.Writer, Log: c.Log})
@@ -238,9 +240,6 @@ func (c *Core) openServices(ctx context.Context, federate Federate) error {
 		return err
 	}
 	if err := c.openDelayed(); err != nil {
-		return err
-	}
-	if err := c.openNotices(); err != nil {
 		return err
 	}
 	c.servers = remotes.Servers

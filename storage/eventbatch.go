@@ -48,6 +48,9 @@ type EventBatch struct {
 	PushCounts []PushCount
 	PushGroups []PushGroup
 	PushSent   []PushSent
+	// Partial are rooms that are entered with a part of their state, Whole those that are entered anew with all of it.
+	Partial []PartialRoom
+	Whole   []RoomNID
 }
 
 // NewRoom is a room that is made.
@@ -274,6 +277,7 @@ func (eb *EventBatch) Queue(b *pgx.Batch, won func(RoomNID)) {
 	eb.queueMembers(b, marks)
 	eb.queueStats(b, marks)
 	eb.queuePush(b, marks)
+	eb.queuePartial(b, marks)
 }
 
 func (eb *EventBatch) queueHeads(b *pgx.Batch, won func(RoomNID)) {

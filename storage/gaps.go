@@ -28,3 +28,23 @@ func OpenGaps(ctx context.Context, q Querier, room RoomNID, except []string, lim
 	}
 	return ids, nil
 }
+
+// By event_gaps_room, a probe an event, with one of the index on event_id for each gap.
+const gapsBehindSQL = `
+SELECT DISTINCT g.prev_event_id FROM event_gaps g
+WHERE g.room_nid = $1 AND g.event_nid = ANY($2::bigint[])
+AND NOT EXISTS (SELECT FROM events p WHERE p.event_id = g.prev_event_id AND p.flags & 1 = 0)
+ORDER BY g.prev_event_id LIMIT $3`
+
+// GapsBehind returns events that those given follow and that are missing.
+func GapsBehind(ctx context.Context, q Querier, room RoomNID, nids []EventNID, limit int) ([]string, error) {
+	rows, err := q.Query(ctx, gapsBehindSQL, int64(room), int64s(nids), limit)
+	if err != nil {
+		return nil, fmt.Errorf("look for gaps behind %d events: %w", len(nids), TranslateError(err))
+	}
+	ids, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return nil, fmt.Errorf("look for gaps behind %d events: %w", len(nids), TranslateError(err))
+	}
+	return ids, nil
+}

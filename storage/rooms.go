@@ -27,6 +27,8 @@ type RoomHead struct {
 	Depth int64 `db:"depth"`
 	// LastEventNID is the greatest number of an event of the room.
 	LastEventNID EventNID `db:"last_event_nid"`
+	// Partial says that only a part of the room's state is known: see PartialRoom. EventBatch does not look at it.
+	Partial bool `db:"partial"`
 }
 
 // RoomStats is what a room shows of itself. Strings are "" where the room does not say.
@@ -137,7 +139,7 @@ func EnsureRoom(ctx context.Context, q Querier, roomID, version string, createdT
 
 // By the primary key.
 const getRoomHeadsSQL = `
-SELECT room_nid, generation, extremities, state_root, depth, last_event_nid
+SELECT room_nid, generation, extremities, state_root, depth, last_event_nid, partial
 FROM room_heads WHERE room_nid = ANY($1::bigint[])`
 
 // GetRoomHeads returns the heads of rooms, in no order.

@@ -42,6 +42,7 @@ type Node struct {
 	// Rooms joins rooms of other servers, and fetches what was in them.
 	Rooms *federation.RemoteRooms
 
+	resync  *federation.Resync
 	servers *federation.ServerAuth
 	inbound *federation.Inbound
 	devices federation.DevicesConfig
@@ -94,7 +95,7 @@ func (n *Node) attach(c *homeserver.Core) ([]homeserver.Component, error) {
 	n.openQueries(c)
 	n.openDevices(c)
 	sender, err := n.openSender(c)
-	return append([]homeserver.Component{n.inbound}, sender...), err
+	return slices.Concat(n.roomComponents(), []homeserver.Component{n.inbound}, sender), err
 }
 
 // Groups returns the endpoint groups for other servers.

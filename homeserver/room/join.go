@@ -106,7 +106,10 @@ func (s *Service) joinLocal(ctx context.Context, who *Requester, r *store.Room, 
 		if err != nil {
 			return err
 		}
-		if elsewhere && s.cfg.Remote != nil {
+		if elsewhere {
+			if servers, err = s.othersIn(ctx, r, servers); err != nil {
+				return err
+			}
 			return s.joinRemote(ctx, who, r.ID, servers, content)
 		}
 		if by != "" {
@@ -121,6 +124,21 @@ func (s *Service) joinLocal(ctx context.Context, who *Requester, r *store.Room, 
 		s.carryOver(ctx, who.UserID, r)
 	}
 	return nil
+}
+
+// othersIn adds to servers the others that are in a room.
+//
+// Errors: M_FORBIDDEN where there are none, so that nobody could let the user in.
+func (s *Service) othersIn(ctx context.Context, r *store.Room, servers []string) ([]string, error) {
+	in, err := s.store.Servers(ctx, r.NID)
+	if err != nil {
+		return nil, fmt.Errorf("list servers of %s: %w", r.ID, err)
+	}
+	servers = distinct(append(slices.Clone(servers), in...), s.cfg.ServerName)
+	if len(servers) == 0 {
+		return nil, mxerr.Forbidden.WithMessage("Nobody in the room may let you join it.")
+	}
+	return servers, nil
 }
 
 // joinRemote joins a room through another server.
@@ -167,6 +185,16 @@ func (s *Service) knownServers(ctx context.Context, r *store.Room, userID string
 			return nil, fmt.Errorf("find inviter: %w", err)
 		}
 		servers = append([]string{id.ServerOf(ids[0])}, servers...)
+	}
+	if m != nil {
+		// Where the room's id names no server, those who are told of in what came with an invite or a knock must know it.
+		stripped, err := s.store.Stripped(ctx, []storage.EventNID{m.EventNID})
+		if err != nil {
+			return nil, fmt.Errorf("read stripped state of %s: %w", r.ID, err)
+		}
+		for _, e := range gjson.ParseBytes(stripped[m.EventNID]).Array() {
+			servers = append(servers, id.ServerOf(e.Get("sender").Str))
+		}
 	}
 	servers = append(servers, id.ServerOf(r.ID))
 	return slices.DeleteFunc(distinct(servers, s.cfg.ServerName), func(v string) bool { return v == "" }), nil
@@ -222,9 +250,11 @@ func (s *Service) restriction(ctx context.Context, r *store.Room) (*store.Event,
 }
 
 // meetsCondition reports whether a user is in one of the rooms that m.room.join_rules allows to join from. known is
-// false where this server is in none of those rooms.
+// false where there are such rooms and this server is in none of them.
 func (s *Service) meetsCondition(ctx context.Context, joinRules json.RawMessage, userID string) (ok, known bool, err error) {
-	for _, roomID := range allowedRooms(joinRules) {
+	rooms := allowedRooms(joinRules)
+	known = len(rooms) == 0
+	for _, roomID := range rooms {
 		r, err := s.store.Room(ctx, roomID)
 		if errors.Is(err, storage.ErrNotFound) {
 			continue

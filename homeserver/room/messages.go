@@ -176,6 +176,14 @@ func (s *Service) walk(ctx context.Context, who *Requester, w window) (*walked, 
 		if err != nil {
 			return nil, fmt.Errorf("read events of %s: %w", w.room.ID, err)
 		}
+		if w.backwards && w.fetch == nil && !backfilled {
+			if backfilled, err = s.fillGaps(ctx, w, es); err != nil {
+				return nil, err
+			}
+			if backfilled {
+				continue
+			}
+		}
 		taken, err := s.take(ctx, who, w, es, related, got)
 		if err != nil {
 			return nil, err
@@ -190,11 +198,9 @@ func (s *Service) walk(ctx context.Context, who *Requester, w window) (*walked, 
 				return got, nil
 			}
 			// The start of what is known here: another server may know what was before.
-			n, err := s.backfill(ctx, w.room, w.limit-len(got.events))
-			if err != nil || n == 0 {
-				return got, err
+			if backfilled = s.backfill(ctx, w.room, nil, w.limit-len(got.events)); !backfilled {
+				return got, nil
 			}
-			backfilled = true
 		}
 		if w.backwards {
 			q.UpTo = got.next
@@ -286,17 +292,38 @@ func (s *Service) senders(ctx context.Context, f *filter.Events, q *storage.Even
 	return in == nil || len(q.Senders) > 0, nil
 }
 
-func (s *Service) backfill(ctx context.Context, r *store.Room, limit int) (int, error) {
-	if s.cfg.Remote == nil {
-		return 0, nil
+// gapsAtOnce is how many missing events are asked for at once.
+const gapsAtOnce = 10
+
+// fillGaps asks for what is missing behind events of a page: what happened while this server was not in the room, or could
+// not be reached. It reports whether there is more to read now.
+func (s *Service) fillGaps(ctx context.Context, w window, es []*store.Event) (bool, error) {
+	if s.cfg.Remote == nil || len(es) == 0 {
+		return false, nil
 	}
-	n, err := s.cfg.Remote.Backfill(ctx, r.ID, max(limit, 100))
+	nids := make([]storage.EventNID, len(es))
+	for i, e := range es {
+		nids[i] = e.NID
+	}
+	missing, err := storage.GapsBehind(ctx, s.cfg.DB, w.room.NID, nids, gapsAtOnce)
+	if err != nil || len(missing) == 0 {
+		return false, err
+	}
+	return s.backfill(ctx, w.room, missing, w.limit), nil
+}
+
+// backfill asks another server for what was before missing events, or before the earliest that is known, and reports
+// whether something came.
+func (s *Service) backfill(ctx context.Context, r *store.Room, from []string, limit int) bool {
+	if s.cfg.Remote == nil {
+		return false
+	}
+	n, err := s.cfg.Remote.Backfill(ctx, r.ID, from, max(limit, 100))
 	if err != nil {
 		// History that cannot be had now is no reason to fail: the client may ask again.
 		s.log.Info().Err(err).Str("room_id", r.ID).Msg("backfill failed")
-		return 0, nil
 	}
-	return n, nil
+	return n > 0
 }
 
 // endOf returns the end of what the user may see of a room.

@@ -91,6 +91,9 @@ func (s *Service) State(ctx context.Context, who *Requester, roomID string) (jso
 	if err != nil {
 		return nil, err
 	}
+	if err := s.whole(ctx, a.room); err != nil {
+		return nil, err
+	}
 	es, err := s.state(ctx, a, nil)
 	if err != nil {
 		return nil, err
@@ -117,6 +120,12 @@ func (s *Service) StateEvent(ctx context.Context, who *Requester, roomID, typ, s
 	a, err := s.readable(ctx, who, roomID)
 	if err != nil {
 		return nil, err
+	}
+	if typ == event.TypeMember && !s.isLocal(stateKey) {
+		// All others are known.
+		if err := s.whole(ctx, a.room); err != nil {
+			return nil, err
+		}
 	}
 	root, err := s.root(ctx, a)
 	if err != nil {
@@ -153,6 +162,9 @@ func (s *Service) Members(ctx context.Context, who *Requester, roomID string, re
 	}
 	a, err := s.readable(ctx, who, roomID)
 	if err != nil {
+		return nil, err
+	}
+	if err := s.whole(ctx, a.room); err != nil {
 		return nil, err
 	}
 	var es []*store.Event
@@ -266,6 +278,9 @@ func (s *Service) JoinedMembers(ctx context.Context, who *Requester, roomID stri
 	if err != nil {
 		return nil, err
 	}
+	if err := s.whole(ctx, r); err != nil {
+		return nil, err
+	}
 	ms, err := s.store.Members(ctx, r.NID, storage.MembershipJoin)
 	if err != nil {
 		return nil, fmt.Errorf("list members of %s: %w", roomID, err)
@@ -324,4 +339,15 @@ func nameOf(m storage.Membership) string {
 		return event.MembershipBan
 	}
 	return event.MembershipLeave
+}
+
+// whole waits until the whole state of a room is known.
+func (s *Service) whole(ctx context.Context, r *store.Room) error {
+	if s.cfg.Whole == nil {
+		return nil
+	}
+	if err := s.cfg.Whole.Wait(ctx, r.NID); err != nil {
+		return fmt.Errorf("wait for the state of %s: %w", r.ID, err)
+	}
+	return nil
 }

@@ -55,10 +55,10 @@ type Config struct {
 	Personal Personal
 	// Ignores knows whom users ignore. Without it nobody is ignored.
 	Ignores Ignores
-	// NoticesFrom is the user whose invites to rooms for the server's notices nobody may turn down; "" if there is none.
-	NoticesFrom string
 	// Positions gives the token of the deprecated /initialSync. Without it the token starts over.
 	Positions Positions
+	// Whole waits for the members of rooms that were entered without them. Without it all states are taken to be whole.
+	Whole Whole
 	// Remote and RemoteDirectory reach other servers. Without them no other server can be reached.
 	Remote          Remote
 	RemoteDirectory RemoteDirectory
@@ -92,6 +92,12 @@ type Profiles interface {
 type Follower interface {
 	// WaitForEvent returns when the process has applied the event that writer wrote with the given number.
 	WaitForEvent(ctx context.Context, writer string, nid storage.EventNID) error
+}
+
+// Whole waits for the states of rooms to be known whole. *fullstate.Service does.
+type Whole interface {
+	// Wait returns once the whole state of a room is known.
+	Wait(ctx context.Context, room storage.RoomNID) error
 }
 
 // Personal keeps what users have set for rooms: tags, push rules, direct chats.
@@ -129,8 +135,9 @@ type Remote interface {
 	Leave(ctx context.Context, j RemoteJoin) error
 	// Invite has the invited user's server sign an invite to a room this server is in, and writes it.
 	Invite(ctx context.Context, roomID string, invite writer.Draft) (writer.Result, error)
-	// Backfill asks for events from before the earliest known ones and returns how many were written.
-	Backfill(ctx context.Context, roomID string, limit int) (int, error)
+	// Backfill asks for events that are missing and for those before them, about limit of them, and returns how many were
+	// written. Without from it begins with those missing behind the earliest events that are known.
+	Backfill(ctx context.Context, roomID string, from []string, limit int) (int, error)
 	// EventAt returns the event nearest to a time, in a direction, as the servers of the room know it, once it can be read
 	// here.
 	EventAt(ctx context.Context, roomID string, ts int64, forwards bool) (*EventAt, error)

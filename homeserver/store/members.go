@@ -2,6 +2,9 @@ package store
 
 import (
 	"context"
+	"strings"
+
+	"github.com/tidwall/gjson"
 
 	"github.com/weft-im/weft/homeserver/event"
 	"github.com/weft-im/weft/storage"
@@ -166,4 +169,14 @@ func (s *Store) SetForgotten(ctx context.Context, room storage.RoomNID, user sto
 func (s *Store) DropMember(room storage.RoomNID, user storage.UserNID) {
 	s.epochs.of(room).Add(1)
 	s.members.Invalidate(memberKey{room, user})
+}
+
+// Text returns a string of a JSON object as the database keeps it of members and rooms, "" if it is none: PostgreSQL has
+// no text with a null character in it.
+func Text(object []byte, key string) string {
+	v := gjson.GetBytes(object, key)
+	if v.Type != gjson.String {
+		return ""
+	}
+	return strings.ToValidUTF8(strings.ReplaceAll(v.Str, "\x00", ""), "\uFFFD")
 }

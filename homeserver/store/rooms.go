@@ -27,6 +27,9 @@ type Head struct {
 	Depth int64
 	// LastNID is the newest event of the room.
 	LastNID storage.EventNID
+	// Partial says that only a part of the state is known: most members' events are missing, as this server has entered
+	// the room not long ago.
+	Partial bool
 }
 
 // Room returns a room by its room id, storage.ErrNotFound if the server does not know it.
@@ -141,7 +144,7 @@ func (s *Store) FreshHeads(ctx context.Context, nids []storage.RoomNID) ([]*Head
 	}
 	m := make(map[storage.RoomNID]*Head, len(rows))
 	for _, r := range rows {
-		h := &Head{Generation: r.Generation, Extremities: r.Extremities, Depth: r.Depth, LastNID: r.LastEventNID}
+		h := &Head{Generation: r.Generation, Extremities: r.Extremities, Depth: r.Depth, LastNID: r.LastEventNID, Partial: r.Partial}
 		copy(h.StateRoot[:], r.StateRoot)
 		m[r.RoomNID] = h
 	}
@@ -150,6 +153,26 @@ func (s *Store) FreshHeads(ctx context.Context, nids []storage.RoomNID) ([]*Head
 		out[i] = m[nid]
 	}
 	return out, nil
+}
+
+// Partial reports of which rooms only a part of the state is known, in the order of nids: see Head.Partial. Other than a
+// head the answer does not change with each event, so that it may be asked for on hot paths.
+func (s *Store) Partial(ctx context.Context, nids []storage.RoomNID) ([]bool, error) {
+	return cached(s.partial, nids, func(missing []storage.RoomNID) (map[storage.RoomNID]bool, error) {
+		seen := s.epochsOf(missing)
+		heads, err := s.FreshHeads(ctx, missing)
+		if err != nil {
+			return nil, err
+		}
+		m := make(map[storage.RoomNID]bool, len(missing))
+		for i, nid := range missing {
+			m[nid] = heads[i] != nil && heads[i].Partial
+			if s.following.Load() {
+				keep(s.partial, s.epochs.of(nid), seen[i], nid, m[nid])
+			}
+		}
+		return m, nil
+	})
 }
 
 // Stats returns what rooms show of themselves, in the order of nids, nil where there is nothing. The values are shared

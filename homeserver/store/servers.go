@@ -41,6 +41,9 @@ func (s *Store) roomServers(ctx context.Context, room storage.RoomNID) (*roomSer
 	if err != nil {
 		return nil, err
 	}
+	if list, err = s.withTold(ctx, room, list); err != nil {
+		return nil, err
+	}
 	r := &roomServers{list: list, set: make(map[string]bool, len(list))}
 	for _, name := range list {
 		r.set[name] = true
@@ -49,6 +52,27 @@ func (s *Store) roomServers(ctx context.Context, room storage.RoomNID) (*roomSer
 		keep(s.servers, s.epochs.of(room), seen, room, r)
 	}
 	return r, nil
+}
+
+// withTold adds the servers that another one has told to be in a room whose members are not known yet.
+func (s *Store) withTold(ctx context.Context, room storage.RoomNID, list []string) ([]string, error) {
+	partial, err := s.Partial(ctx, []storage.RoomNID{room})
+	if err != nil || !partial[0] {
+		return list, err
+	}
+	p, err := storage.GetPartialRoom(ctx, s.db, room)
+	if err != nil || p == nil {
+		return list, err
+	}
+	known := make(map[string]bool, len(list)+len(p.Servers))
+	out := make([]string, 0, len(list)+len(p.Servers))
+	for _, name := range append(list, p.Servers...) {
+		if !known[name] {
+			known[name] = true
+			out = append(out, name)
+		}
+	}
+	return out, nil
 }
 
 // moveServer drops the servers of a room where a change of membership may have changed them. In a large room most are

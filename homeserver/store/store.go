@@ -95,6 +95,7 @@ type Store struct {
 	localJoined memo.Cache[storage.RoomNID, []storage.UserNID]
 	servers     memo.Cache[storage.RoomNID, *roomServers]
 	audiences   memo.Cache[storage.RoomNID, Audience]
+	partial     memo.Cache[storage.RoomNID, bool]
 }
 
 // New checks the configuration. It does no I/O.
@@ -123,6 +124,7 @@ func New(cfg Config) (*Store, error) {
 		localJoined: memo.New[storage.RoomNID, []storage.UserNID](cfg.RoomEntries),
 		servers:     memo.New[storage.RoomNID, *roomServers](cfg.RoomEntries),
 		audiences:   memo.NewWeighted(maxAudience, func(_ storage.RoomNID, a Audience) uint32 { return uint32(len(a) + 1) }),
+		partial:     memo.New[storage.RoomNID, bool](cfg.RoomEntries),
 	}, nil
 }
 
@@ -154,6 +156,30 @@ func (s *Store) Forget() {
 	s.localJoined.InvalidateAll()
 	s.servers.InvalidateAll()
 	s.audiences.InvalidateAll()
+	s.partial.InvalidateAll()
+}
+
+// ForgetRoom drops everything of a room that can change, and its events with the states before them, once these were
+// replaced by whole ones.
+func (s *Store) ForgetRoom(room storage.RoomNID) {
+	s.epochs.of(room).Add(1)
+	s.redactEpoch.Add(1)
+	for e := range s.events.Values() {
+		if e.RoomNID == room {
+			s.events.Invalidate(e.NID)
+		}
+	}
+	s.heads.Invalidate(room)
+	s.partial.Invalidate(room)
+	s.stats.Invalidate(room)
+	s.localJoined.Invalidate(room)
+	s.servers.Invalidate(room)
+	s.audiences.Invalidate(room)
+	for k := range s.members.Keys() {
+		if k.room == room {
+			s.members.Invalidate(k)
+		}
+	}
 }
 
 // Apply takes a row of the events stream, from any writer, and drops what it outdates. Subscribe it before any handler
@@ -165,6 +191,9 @@ func (s *Store) Apply(row *streams.EventRow) {
 	s.applyAudience(row)
 	if row.Redacts != "" {
 		s.dropRedacted(row.Redacts)
+	}
+	if row.Type == event.TypeMember && row.Membership == event.MembershipJoin && row.StateKey != nil && s.IsLocal(*row.StateKey) {
+		s.partial.Invalidate(room) // the server may have entered by it
 	}
 	if row.StateReset {
 		s.stats.Invalidate(room)

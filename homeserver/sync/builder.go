@@ -108,6 +108,9 @@ func (b *builder) build(ctx context.Context) error {
 		}
 	}
 	b.jobs = slices.DeleteFunc(b.jobs, (*job).nothing)
+	if err := b.holdBack(ctx); err != nil {
+		return err
+	}
 	if err := b.fillSummaries(ctx); err != nil {
 		return err
 	}
@@ -250,6 +253,10 @@ func (b *builder) planIncremental(ctx context.Context) error {
 	for _, c := range changes {
 		byRoom[c.roomID] = c
 	}
+	whole, err := b.becameWhole(ctx)
+	if err != nil {
+		return err
+	}
 	for _, vr := range b.snap.rooms {
 		c := byRoom[vr.room.id]
 		switch {
@@ -257,7 +264,7 @@ func (b *builder) planIncremental(ctx context.Context) error {
 			if c != nil || b.q.FullState {
 				b.planCurrent(vr, false)
 			}
-		case c != nil && (c.before != storage.MembershipJoin || c.outs > 0):
+		case c != nil && (c.before != storage.MembershipJoin || c.outs > 0) || whole[vr.room.id]:
 			b.planCurrent(vr, true)
 		default:
 			b.planKnown(vr)

@@ -299,7 +299,7 @@ func (b *builder) lookUp(ctx context.Context) error {
 			}
 		}
 	}
-	return nil
+	return b.assumeSenders(ctx, jobs)
 }
 
 // wantSenders adds the members a device that loads them lazily needs for a timeline and may not have.

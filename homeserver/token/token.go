@@ -38,10 +38,11 @@ const (
 	Presence
 	ToDevice
 	DeviceLists
+	UnPartialStatedRooms
 	Streams // the number of slots
 )
 
-var streamNames = [Streams]string{"events", "typing", "receipts", "account_data", "push_rules", "presence", "to_device", "device_lists"}
+var streamNames = [Streams]string{"events", "typing", "receipts", "account_data", "push_rules", "presence", "to_device", "device_lists", "un_partial_stated_room"}
 
 // String returns the name of the stream, as on the wire.
 func (s Stream) String() string {

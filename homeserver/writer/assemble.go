@@ -113,6 +113,10 @@ func (c *committer) assembleLane(ctx context.Context, eb *storage.EventBatch, no
 				h.root = root
 				tally.add(p, storage.EventNID(id))
 			}
+			if p.anew && !p.aside && (p.partial != nil || h.partial) {
+				c.enter(eb, room, p, before)
+				h.partial = p.partial != nil
+			}
 			if !p.aside {
 				h.extremities = follow(h.extremities, p)
 				h.depth = max(h.depth, p.rec.event.Depth())
@@ -137,6 +141,17 @@ func (c *committer) assembleLane(ctx context.Context, eb *storage.EventBatch, no
 	h.generation++
 	s.head = h
 	return ids, nil
+}
+
+// enter notes whether the members of a room are known that is entered anew.
+func (c *committer) enter(eb *storage.EventBatch, room *store.Room, p *pending, before store.Root) {
+	if p.partial == nil {
+		eb.Whole = append(eb.Whole, room.NID)
+		return
+	}
+	eb.Partial = append(eb.Partial, storage.PartialRoom{
+		RoomNID: room.NID, JoinNID: p.rec.nid, KnownRoot: before, Via: p.partial.Via, Servers: p.partial.Servers,
+	})
 }
 
 // follow returns the extremities after an event.

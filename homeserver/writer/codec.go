@@ -112,6 +112,21 @@ func (d *decoder) end() error {
 	return d.err
 }
 
+func (e *encoder) strs(list []string) {
+	e.int(int64(len(list)))
+	for _, s := range list {
+		e.str(s)
+	}
+}
+
+func (d *decoder) strs() []string {
+	list := make([]string, d.len())
+	for i := range list {
+		list[i] = d.str()
+	}
+	return list
+}
+
 func (e *encoder) drafts(drafts []Draft) {
 	e.int(int64(len(drafts)))
 	for i := range drafts {
@@ -254,12 +269,14 @@ func (receiveCodec) Append(dst []byte, r receiveRequest) ([]byte, error) {
 		e.bool(ev.Anew)
 		e.bool(ev.History)
 		e.bool(ev.Relay)
+		e.bool(ev.Partial != nil)
+		if ev.Partial != nil {
+			e.str(ev.Partial.Via)
+			e.strs(ev.Partial.Servers)
+		}
 		e.bool(ev.StateBefore != nil)
 		if ev.StateBefore != nil {
-			e.int(int64(len(ev.StateBefore)))
-			for _, id := range ev.StateBefore {
-				e.str(id)
-			}
+			e.strs(ev.StateBefore)
 		}
 	}
 	return e.b, nil
@@ -287,10 +304,10 @@ func (receiveCodec) Decode(data []byte) (receiveRequest, error) {
 		r.events[i].History = d.bool()
 		r.events[i].Relay = d.bool()
 		if d.bool() {
-			r.events[i].StateBefore = make([]string, d.len())
-			for j := range r.events[i].StateBefore {
-				r.events[i].StateBefore[j] = d.str()
-			}
+			r.events[i].Partial = &Partial{Via: d.str(), Servers: d.strs()}
+		}
+		if d.bool() {
+			r.events[i].StateBefore = d.strs()
 		}
 	}
 	return r, d.end()

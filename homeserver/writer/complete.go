@@ -32,8 +32,12 @@ type pending struct {
 	// follows are the extremities that it takes the place of; nil for all. It is an extremity itself unless aside.
 	follows []*record
 	aside   bool
-	// anew is set for an event that the room begins with, as far as this server knows it from now on.
-	anew bool
+	// named are all the events in its auth_events, of an event of another server.
+	named []*record
+	// anew is set for an event that the room begins with, as far as this server knows it from now on; partial, if most
+	// members are missing then.
+	anew    bool
+	partial *Partial
 	// gaps are the prev_events that are missing.
 	gaps []string
 	// upgrade is set for an event that is in the database as an outlier.

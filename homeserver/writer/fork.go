@@ -77,11 +77,16 @@ func (l *lane) placeFork(ctx context.Context, w *work, p *pending, r *Received) 
 	}
 	if p.anew {
 		w.extremities = nil
+		p.partial = r.Partial
 	}
 	var before store.Root
 	if r.StateBefore != nil {
 		p.gaps = missing
 		before, err = f.listed(ctx, p.rec.event.ID(), r.StateBefore)
+		if err == nil && r.Partial != nil && !p.anew {
+			// Somebody else has entered, and more of the state may be known by now.
+			before, err = f.over(ctx, l.head.root, before)
+		}
 	} else if len(missing) > 0 {
 		return refuse(&MissingEventsError{EventID: p.rec.event.ID(), Prev: missing})
 	} else {
@@ -142,6 +147,20 @@ func (f *fork) listed(ctx context.Context, eventID string, ids []string) (store.
 		return store.Root{}, refuse(&MissingEventsError{EventID: eventID, Auth: missing})
 	}
 	root, nodes := statetree.Build(entries)
+	f.nodes.add(nodes)
+	return root, nil
+}
+
+// over returns a state with the entries of another put over it.
+func (f *fork) over(ctx context.Context, under, top store.Root) (store.Root, error) {
+	entries, err := statetree.All(ctx, f.nodes, top)
+	if err != nil {
+		return store.Root{}, fmt.Errorf("read state: %w", err)
+	}
+	root, nodes, err := statetree.Apply(ctx, f.nodes, under, entries)
+	if err != nil {
+		return store.Root{}, fmt.Errorf("write state: %w", err)
+	}
 	f.nodes.add(nodes)
 	return root, nil
 }
@@ -387,6 +406,7 @@ func (f *fork) placeBehind(ctx context.Context, p *pending, before store.Root) e
 	if err != nil {
 		return err
 	}
+	f.l.assume(p, st)
 	return f.l.judge(p, store.Rejected, event.Authorise(p.rec.event, st))
 }
 
@@ -399,10 +419,12 @@ func (f *fork) place(ctx context.Context, w *work, p *pending, before store.Root
 	if err != nil {
 		return err
 	}
+	l.assume(p, st)
 	if err := l.judge(p, store.Rejected, event.Authorise(e, st)); err != nil {
 		return err
 	}
-	if !p.aside {
+	// Of a room whose members are not known nobody can say who has left it.
+	if !p.aside && !l.partial {
 		current, err := f.currentBeside(ctx, w, before)
 		if err != nil {
 			return err

@@ -52,6 +52,7 @@ type head struct {
 	extremities []storage.EventNID
 	depth       int64
 	last        storage.EventNID
+	partial     bool
 }
 
 // item is a request that is built and waits for its commit.
@@ -102,6 +103,7 @@ type lane struct {
 	room        *store.Room
 	newRoom     *creation // the room is made by the first commit
 	headless    bool      // the room has no head: it is known only from outside
+	partial     bool      // most members are not known yet
 	extremities []*record
 	depth       int64
 	state       map[event.Tuple]*record // pieces of the state at the tip, nil for absent ones
@@ -425,7 +427,7 @@ func (l *lane) load(ctx context.Context, epoch int) error {
 		// Whether it has been made since is for the database to say.
 		l.room = nil
 	}
-	l.extremities, l.depth, l.newRoom, l.headless, l.audience = nil, 0, nil, false, nil
+	l.extremities, l.depth, l.newRoom, l.headless, l.partial, l.audience = nil, 0, nil, false, false, nil
 	l.state = make(map[event.Tuple]*record)
 	l.ahead = nil
 	if l.recent == nil {
@@ -477,7 +479,11 @@ func (l *lane) loadHead(ctx context.Context) (head, error) {
 	}
 	h := head{
 		generation: heads[0].Generation, root: heads[0].StateRoot, extremities: heads[0].Extremities, depth: heads[0].Depth,
-		last: heads[0].LastNID,
+		last: heads[0].LastNID, partial: heads[0].Partial,
+	}
+	if l.partial = h.partial; l.partial {
+		// The states of its events may have been replaced by whole ones.
+		l.w.cfg.Store.ForgetRoom(l.room.NID)
 	}
 	events, err := l.w.cfg.Store.Events(ctx, h.extremities)
 	if err != nil {

@@ -131,7 +131,7 @@ func (p *pending) memberChanges() []MemberChange {
 		c := MemberChange{UserNID: ch.user, UserID: ch.tuple.StateKey}
 		c.WasJoined = ch.old != nil && ch.old.event.Membership() == event.MembershipJoin
 		if ch.new != nil && ch.new.event.Membership() == event.MembershipJoin {
-			c.Joined, c.DisplayName = true, text(ch.new.event.Content(), "displayname")
+			c.Joined, c.DisplayName = true, store.Text(ch.new.event.Content(), "displayname")
 		}
 		out = append(out, c)
 	}

@@ -124,7 +124,7 @@ func (c *committer) outOfBandRow(s *share, id int64) *storage.OutOfBand {
 		Event: storage.NewEvent{Type: p.rec.event.Type(), Event: s.out[0].row},
 		Member: storage.Member{
 			UserNID: p.target, Membership: storage.MembershipOf(p.rec.event.Membership()),
-			DisplayName: text(content, "displayname"), AvatarURL: text(content, "avatar_url"),
+			DisplayName: store.Text(content, "displayname"), AvatarURL: store.Text(content, "avatar_url"),
 		},
 		Stripped: p.stripped,
 		Push:     p.pushCounts(s.lane.room),

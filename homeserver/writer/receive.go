@@ -23,12 +23,21 @@ type Received struct {
 	// far as this server can tell, and what it knew of an earlier stay is no end of the room any more. Where somebody else
 	// has entered in the meantime it is placed like any other event.
 	Anew bool
+	// Partial is set, with Anew, where most members are missing in StateBefore.
+	Partial *Partial
 	// History is set for an event from before what is known of the room, which takes its place there and moves neither the
 	// room's end nor its current state. Stored as an outlier first, it keeps its number below zero and is no news to anybody.
 	History bool
 	// Relay has this server tell the other servers of the room of the event: it was made through this one, by send_join,
 	// send_leave or send_knock, and its own server does not; or it is this server's own and needed another's signature.
 	Relay bool
+}
+
+// Partial says of whom the rest of a room's state may be had.
+type Partial struct {
+	// Via is the server that helped with the join, Servers are those that it says are in the room.
+	Via     string
+	Servers []string
 }
 
 // MissingEventsError says which events have to be stored before an event can be received.
@@ -155,6 +164,9 @@ func (l *lane) receive(ctx context.Context, it *item) error {
 	}
 	w.txns = map[txnKey]*record{key: p.rec}
 	l.adopt(w)
+	if p.anew && !p.aside {
+		l.partial = p.partial != nil
+	}
 	it.outcome = []outcome{{rec: p.rec}}
 	return nil
 }
@@ -184,6 +196,7 @@ func (l *lane) checkAuthEvents(ctx context.Context, p *pending) error {
 	if len(missing) > 0 {
 		return refuse(&MissingEventsError{EventID: e.ID(), Auth: missing})
 	}
+	p.named = recs
 	if e.IsState() {
 		p.auth = recs
 	}
@@ -216,6 +229,24 @@ func (l *lane) checkAuthEvents(ctx context.Context, p *pending) error {
 	return l.judge(p, store.Rejected, err)
 }
 
+// assume adds to a state of which only a part is known the members whom an event names in its auth_events. The event may
+// lie: who is in the room is not known before the whole state is.
+func (l *lane) assume(p *pending, st *authState) {
+	if !l.partial {
+		return
+	}
+	for i, t := range st.tuples {
+		if st.recs[i] != nil || t.Type != event.TypeMember {
+			continue
+		}
+		for _, r := range p.named {
+			if r.flags&store.Rejected == 0 && r.event.Is(t.Type, t.StateKey) {
+				st.recs[i] = r
+			}
+		}
+	}
+}
+
 // judge flags an event that a rule refuses.
 func (l *lane) judge(p *pending, flag store.Flags, err error) error {
 	var auth *event.AuthError
@@ -242,6 +273,7 @@ func (l *lane) placeNext(ctx context.Context, w *work, p *pending) error {
 	if err != nil {
 		return err
 	}
+	l.assume(p, st)
 	if err := l.judge(p, store.Rejected, event.Authorise(e, st)); err != nil {
 		return err
 	}

@@ -1,8 +1,6 @@
 package writer
 
 import (
-	"strings"
-
 	"github.com/tidwall/gjson"
 
 	"github.com/weft-im/weft/homeserver/event"
@@ -79,7 +77,7 @@ func (t *tally) addMember(ch *change, place storage.EventNID) {
 	delete(t.gone, user)
 	t.members[user] = storage.Member{
 		RoomNID: t.room, UserNID: user, Membership: m, EventNID: ch.new.nid, SenderNID: ch.new.senderNID, IsLocal: local,
-		DisplayName: text(content, "displayname"), AvatarURL: text(content, "avatar_url"), JoinedNID: joined,
+		DisplayName: store.Text(content, "displayname"), AvatarURL: store.Text(content, "avatar_url"), JoinedNID: joined,
 	}
 }
 
@@ -104,7 +102,7 @@ func (t *tally) addShown(ch *change) {
 	s := &t.stats.Shown
 	set := func(bit int, field *string, key string) {
 		t.stats.Set |= bit
-		*field = text(content, key)
+		*field = store.Text(content, key)
 	}
 	switch ch.tuple.Type {
 	case event.TypeCreate:
@@ -147,13 +145,4 @@ func (t *tally) finish(eb *storage.EventBatch) {
 		eb.Gone = append(eb.Gone, storage.Member{RoomNID: t.room, UserNID: user})
 	}
 	eb.Stats = append(eb.Stats, t.stats)
-}
-
-// text returns a string of a JSON object as PostgreSQL can store it, "" if it is none.
-func text(object []byte, key string) string {
-	v := gjson.GetBytes(object, key)
-	if v.Type != gjson.String {
-		return ""
-	}
-	return strings.ToValidUTF8(strings.ReplaceAll(v.Str, "\x00", ""), "�")
 }
