@@ -43,7 +43,7 @@ func newFront(tb testing.TB, n *Network, handler http.Handler) *front {
 
 func (f *front) serve(l net.Listener) {
 	srv := &http.Server{
-		Handler: f.handler, TLSConfig: f.tls.Clone(), ReadHeaderTimeout: time.Minute, ErrorLog: log.New(io.Discard, "", 0),
+		Handler: f.handler, TLSConfig: f.tls.Clone(), ReadHeaderTimeout: time.Minute, ErrorLog: log.New(io.Discard, "", 0), //nolint:forbidigo // what net/http takes
 	}
 	done := make(chan struct{})
 	f.server, f.done = srv, done

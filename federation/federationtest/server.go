@@ -52,7 +52,7 @@ func (n *Network) Start(tb testing.TB, cfg Config) *Server {
 	transport := &http.Transport{MaxIdleConnsPerHost: 100}
 	s.proxy = &httputil.ReverseProxy{
 		Rewrite:   func(r *httputil.ProxyRequest) { r.Out.URL.Scheme, r.Out.URL.Host = "http", s.upstream(tb) },
-		Transport: transport, ErrorLog: log.New(io.Discard, "", 0),
+		Transport: transport, ErrorLog: log.New(io.Discard, "", 0), //nolint:forbidigo // what net/http takes
 	}
 	tb.Cleanup(func() {
 		transport.CloseIdleConnections()
