@@ -22,6 +22,7 @@ import (
 
 	"github.com/weft-im/weft/federation"
 	"github.com/weft-im/weft/federation/keyring"
+	"github.com/weft-im/weft/federation/outbox"
 	"github.com/weft-im/weft/federation/sender"
 	"github.com/weft-im/weft/homeserver"
 	"github.com/weft-im/weft/homeserver/config"
@@ -41,6 +42,8 @@ type Node struct {
 	Ingest *federation.Ingest
 	// Rooms joins rooms of other servers, and fetches what was in them.
 	Rooms *federation.RemoteRooms
+	// Outbox sends EDUs to them.
+	Outbox *outbox.Outbox
 
 	resync  *federation.Resync
 	servers *federation.ServerAuth

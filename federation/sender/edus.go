@@ -18,10 +18,17 @@ type eduQueue struct {
 	typing   latest[typingKey, bool]
 	receipts latest[receiptKey, receipt]
 	presence latest[string, streams.PresenceRow]
-	other    []federation.EDU
+	other    latest[otherKey, federation.EDU]
+	added    int64
 }
 
 type typingKey struct{ roomID, userID string }
+
+// otherKey is of EDUs that others make. Each that replaces no other has a number of its own.
+type otherKey struct {
+	kind, key string
+	number    int64
+}
 
 type receiptKey struct{ roomID, userID, threadID string }
 
@@ -31,23 +38,27 @@ type receipt struct {
 }
 
 func (q *eduQueue) len() int {
-	return len(q.typing.order) + len(q.receipts.order) + len(q.presence.order) + len(q.other)
+	return len(q.typing.order) + len(q.receipts.order) + len(q.presence.order) + len(q.other.order)
 }
 
 func (q *eduQueue) clear() { *q = eduQueue{} }
 
-func (q *eduQueue) add(e federation.EDU) {
-	if len(q.other) >= maxEDUs {
-		q.other = slices.Delete(q.other, 0, 1)
+// add queues an EDU, in place of the one with the same type and key that still waits, if key is not "".
+func (q *eduQueue) add(e federation.EDU, key string) {
+	k := otherKey{kind: e.Type, key: key}
+	if key == "" {
+		q.added++
+		k.number = q.added
 	}
-	q.other = append(q.other, e)
+	q.other.put(k, e)
 }
 
 // take takes out as much as goes into limit EDUs.
 func (q *eduQueue) take(limit int, now time.Time) []federation.EDU {
 	var out []federation.EDU
-	n := min(len(q.other), limit)
-	out, q.other = append(out, q.other[:n]...), q.other[n:]
+	for _, e := range q.other.take(limit) {
+		out = append(out, e.value)
+	}
 	out = append(out, q.takeReceipts(limit-len(out))...)
 	out = append(out, q.takePresence(limit-len(out), now)...)
 	for _, k := range q.typing.take(limit - len(out)) {

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/weft-im/weft/federation"
 	"github.com/weft-im/weft/homeserver/event"
 	"github.com/weft-im/weft/homeserver/store"
 	"github.com/weft-im/weft/homeserver/streams"
@@ -32,6 +33,13 @@ func (s *Sender) followEphemeral() error {
 		return err
 	}
 	presence.Handle(s.onPresence)
+	edus, err := replication.Follow(c, streams.Federation(), replication.FollowConfig[streams.FederationRow]{
+		Source: s.cfg.MissedEDUs, FromNow: true,
+	})
+	if err != nil {
+		return err
+	}
+	edus.Handle(s.onEDUs)
 	return nil
 }
 
@@ -173,6 +181,16 @@ func (s *Sender) flushLater(roomID string, servers []string, pause time.Duration
 			s.start(s.destination(server))
 		}
 	})
+}
+
+// onEDUs passes on what other processes want told.
+func (s *Sender) onEDUs(_ context.Context, u replication.Update[streams.FederationRow]) {
+	for _, row := range u.Rows {
+		e := row.Value.Data
+		if row.Value.Type == streams.FederationEDU {
+			s.tell(e.Destinations, true, func(q *eduQueue) { q.add(federation.EDU{Type: e.EDUType, Content: e.Content}, e.Key) })
+		}
+	}
 }
 
 // sharedUsers is of how many users it is kept which servers share rooms with them.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -35,7 +36,7 @@ type server struct {
 }
 
 // newServer starts a server whose main process sends to the others of net.
-func newServer(t *testing.T, net *network, edit ...func(*sender.Config)) *server {
+func newServer(t *testing.T, net *network, edit ...func(*server, *sender.Config)) *server {
 	t.Helper()
 	s := &server{Cluster: streamstest.New(t, nil), t: t, net: net}
 	main := s.Processes[0]
@@ -43,7 +44,7 @@ func newServer(t *testing.T, net *network, edit ...func(*sender.Config)) *server
 	s.stores = append(s.stores, s.rooms.Store)
 	cfg := s.config(0)
 	for _, e := range edit {
-		e(&cfg)
+		e(s, &cfg)
 	}
 	snd, err := sender.New(cfg)
 	if err != nil {
@@ -52,6 +53,7 @@ func newServer(t *testing.T, net *network, edit ...func(*sender.Config)) *server
 	net.wake = snd.Wake
 	main.Run(snd.Run)
 	s.Start(t)
+	untilSenders(t, &worker{name: main.Name, sender: snd})
 	return s
 }
 
@@ -281,6 +283,8 @@ func (s *server) untilSettled(destination string) {
 }
 
 func contentOf(e federation.EDU) gjson.Result { return gjson.ParseBytes(e.Content) }
+
+func escape(key string) string { return strings.NewReplacer(".", `\.`).Replace(key) }
 
 func raw(v any) json.RawMessage {
 	b, _ := json.Marshal(v)

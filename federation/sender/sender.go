@@ -44,6 +44,8 @@ type Config struct {
 	WriterIDs replication.WriterIDs
 	// Transport reaches the other servers. Required.
 	Transport Transport
+	// MissedEDUs reads rows of the federation stream that were missed. *outbox.Outbox does. Without it they are passed over.
+	MissedEDUs replication.Source[streams.FederationRow]
 
 	// MaxInFlight bounds the transactions that are under way at once, half of it those to servers that have not answered
 	// yet since this process started: many that are dead do not keep the living waiting. Defaults to 2048.
