@@ -231,6 +231,9 @@ func (c *Core) openServices(ctx context.Context, federate Federate) error {
 	c.fullStateToSync()
 	c.components = []Component{c.claim, named{"replication", c.Replication}, named{"event_writer", c.Writer}, named{"accounts", c.Accounts}, named{"typing", c.Typing}}
 	c.addPresence()
+	if err := c.openPusherRunner(); err != nil {
+		return err
+	}
 	roomWorker, err := account.NewRoomWorker(account.RoomWorkerConfig{Accounts: c.Accounts, Rooms: c.Rooms, Writer: c.Writer, Log: c.Log})
 	if err != nil {
 		return err

@@ -3,13 +3,17 @@ package homeserver
 import (
 	"context"
 	"errors"
+	"fmt"
+	"sync/atomic"
 
 	"github.com/weft-im/weft/homeserver/accountdata"
 	"github.com/weft-im/weft/homeserver/push"
 	"github.com/weft-im/weft/homeserver/pushers"
 	"github.com/weft-im/weft/homeserver/streams"
 	"github.com/weft-im/weft/homeserver/writer"
+	"github.com/weft-im/weft/internal/iprange"
 	"github.com/weft-im/weft/replication"
+	"github.com/weft-im/weft/storage"
 )
 
 // openPush makes the services of push rules and of pushers.
@@ -45,6 +49,47 @@ func (c *Core) openEvaluator(wc *writer.Config) error {
 		return err
 	}
 	wc.Notifier = c.evaluator
+	return nil
+}
+
+// openPusherRunner sends push notifications, where that is this process's to do.
+func (c *Core) openPusherRunner() error {
+	if !c.Config.RunsPushers() {
+		return nil
+	}
+	addresses, err := iprange.Parse(c.Config.IPRangeBlacklist, c.Config.IPRangeWhitelist)
+	if err != nil {
+		return fmt.Errorf("ip_range_blacklist: %w", err)
+	}
+	var last atomic.Int64 // the last event heard of
+	runner, err := pushers.NewRunner(pushers.RunnerConfig{
+		DB: c.DB, Store: c.Store, Pushers: c.Pushers, Unread: c.Unread, Addresses: addresses, Log: c.Log,
+		Committed: func() (storage.EventNID, bool) {
+			floor := c.Replication.Position("events").Floor()
+			return storage.EventNID(floor), last.Load() > floor
+		},
+	})
+	if err != nil {
+		return err
+	}
+	events, err := replication.Follow(c.Replication, streams.Events(), replication.FollowConfig[*streams.EventRow]{})
+	if err != nil {
+		return fmt.Errorf("follow events for pushers: %w", err)
+	}
+	events.Handle(func(_ context.Context, u replication.Update[*streams.EventRow]) {
+		if len(u.Rows) > 0 {
+			last.Store(max(last.Load(), u.Token))
+			runner.Wake()
+		}
+	})
+	c.Receipts.Handle(func(_ context.Context, u replication.Update[streams.ReceiptsRow]) {
+		for _, r := range u.Rows {
+			if c.Store.IsLocal(r.Value.UserID) {
+				runner.Read(r.Value.UserID)
+			}
+		}
+	})
+	c.components = append(c.components, named{"pushers", runner})
 	return nil
 }
 

@@ -19,9 +19,9 @@ type ReplicationOptions struct {
 	// NotifyAppservicesFromWorker names the process that sends to application services.
 	NotifyAppservicesFromWorker string `yaml:"notify_appservices_from_worker" later:"true"`
 	// StartPushers makes main send push notifications. Defaults to true.
-	StartPushers bool `yaml:"start_pushers" later:"true"`
+	StartPushers bool `yaml:"start_pushers"`
 	// PusherInstances names the processes that send push notifications, split by user.
-	PusherInstances []string `yaml:"pusher_instances" later:"true"`
+	PusherInstances []string `yaml:"pusher_instances"`
 	// SendFederation makes main send to other servers. Defaults to true.
 	SendFederation bool `yaml:"send_federation"`
 	// FederationSenderInstances names the processes that send to other servers, split by destination.

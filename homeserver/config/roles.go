@@ -122,6 +122,18 @@ func (c *Config) UpdatesUserDirectory() bool {
 	return c.UpdateUserDirectory && (!c.IsWorker() || c.AppName() == "user_dir")
 }
 
+// RunsPushers reports whether this process sends push notifications: it is a pusher, or one that pusher_instances names,
+// or main where that names nobody and start_pushers is not off.
+func (c *Config) RunsPushers() bool {
+	switch {
+	case c.AppName() == "pusher":
+		return true
+	case len(c.PusherInstances) > 0:
+		return slices.ContainsFunc(c.PusherInstances, func(n string) bool { return mainAsMaster(n) == c.InstanceName() })
+	}
+	return !c.IsWorker() && c.StartPushers
+}
+
 // SendsFederation reports whether this process sends to other servers: it is a federation_sender, or one that
 // federation_sender_instances names, or main where that names nobody and send_federation is not off.
 func (c *Config) SendsFederation() bool {

@@ -55,7 +55,11 @@ func (u Unread) Notifications(ctx context.Context, who *requester.Requester, fro
 	if err != nil {
 		return nil, fmt.Errorf("list notifications: %w", err)
 	}
-	all, err := u.everywhere(ctx, user)
+	joined, err := u.joinedRooms(ctx, user)
+	if err != nil {
+		return nil, err
+	}
+	all, err := readings(ctx, u.DB, user, joined)
 	if err != nil {
 		return nil, err
 	}
@@ -99,8 +103,8 @@ func (u Unread) Notifications(ctx context.Context, who *requester.Requester, fro
 	return out, nil
 }
 
-// everywhere returns how far a user has read each room the user is joined to.
-func (u Unread) everywhere(ctx context.Context, user storage.UserNID) (map[storage.RoomNID]*reading, error) {
+// joinedRooms returns the rooms a user is joined to.
+func (u Unread) joinedRooms(ctx context.Context, user storage.UserNID) ([]storage.RoomNID, error) {
 	joined, err := u.Store.UserRooms(ctx, user, storage.MembershipJoin)
 	if err != nil {
 		return nil, fmt.Errorf("list joined rooms: %w", err)
@@ -109,7 +113,7 @@ func (u Unread) everywhere(ctx context.Context, user storage.UserNID) (map[stora
 	for i, r := range joined {
 		rooms[i] = r.RoomNID
 	}
-	return readings(ctx, u.DB, user, rooms)
+	return rooms, nil
 }
 
 // hasRead reports whether an event of a thread has been read.

@@ -173,3 +173,26 @@ func (u Unread) counts(ctx context.Context, user storage.UserNID, rooms []storag
 	}
 	return storage.PushUnread(ctx, u.DB, spans, read)
 }
+
+// UnreadRooms returns in how many rooms there is something a user was notified of and has not read.
+func (u Unread) UnreadRooms(ctx context.Context, user storage.UserNID) (int64, error) {
+	joined, err := u.joinedRooms(ctx, user)
+	if err != nil {
+		return 0, err
+	}
+	counts, err := u.counts(ctx, user, joined)
+	if err != nil {
+		return 0, err
+	}
+	unread := make(map[storage.RoomNID]int64)
+	for _, c := range counts {
+		unread[c.RoomNID] += max(c.Notify, 0)
+	}
+	n := int64(0)
+	for _, notify := range unread {
+		if notify > 0 {
+			n++
+		}
+	}
+	return n, nil
+}
