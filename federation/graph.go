@@ -123,10 +123,31 @@ func (in *Inbound) stateAt(ctx context.Context, r *homeserver.Request) (state, c
 	if state, err = in.store.State(ctx, e.StateRoot, nil); err != nil {
 		return nil, nil, fmt.Errorf("read state before %s: %w", eventID, err)
 	}
-	if chain, err = in.store.AuthChain(ctx, state); err != nil {
+	if chain, err = in.authChain(ctx, room, state); err != nil {
 		return nil, nil, fmt.Errorf("read auth chain of the state before %s: %w", eventID, err)
 	}
 	return state, chain, nil
+}
+
+// authChain returns the auth chain of events for another server, with the create event also where events do not name it:
+// a server that joins must have it, and some look for it there and nowhere else.
+func (in *Inbound) authChain(ctx context.Context, room *store.Room, of []*store.Event) ([]*store.Event, error) {
+	chain, err := in.store.AuthChain(ctx, of)
+	if err != nil || !room.Version.RoomIDFromCreate {
+		return chain, err
+	}
+	isCreate := func(e *store.Event) bool { return e.Is(event.TypeCreate, "") }
+	if slices.ContainsFunc(chain, isCreate) || len(of) == 1 && isCreate(of[0]) {
+		return chain, nil
+	}
+	create, err := in.store.EventsByID(ctx, []string{"$" + room.ID[1:]})
+	if err != nil {
+		return nil, fmt.Errorf("find the create event of %s: %w", room.ID, err)
+	}
+	if create[0] != nil {
+		chain = append(chain, create[0])
+	}
+	return chain, nil
 }
 
 func (in *Inbound) getState(ctx context.Context, r *homeserver.Request) (any, error) {
@@ -164,7 +185,7 @@ func (in *Inbound) getEventAuth(ctx context.Context, r *homeserver.Request) (any
 	if es[0] == nil || es[0].RoomNID != room.NID {
 		return nil, mxerr.NotFound.WithMessage("Could not find event " + eventID)
 	}
-	chain, err := in.store.AuthChain(ctx, es)
+	chain, err := in.authChain(ctx, room, es)
 	if err != nil {
 		return nil, fmt.Errorf("read auth chain of %s: %w", eventID, err)
 	}

@@ -108,7 +108,7 @@ func (in *Inbound) sendJoin(ctx context.Context, r *homeserver.Request, omitMemb
 		}
 		state = append(state, heroes...)
 	}
-	chain, err := in.store.AuthChain(ctx, append(state, stored))
+	chain, err := in.authChain(ctx, room, append(state, stored))
 	if err != nil {
 		return nil, fmt.Errorf("read auth chain: %w", err)
 	}
