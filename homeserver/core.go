@@ -137,7 +137,7 @@ func (c *Core) open(ctx context.Context, federate Federate) error {
 	}
 	c.DB = c.database.DB
 	if c.claim, err = claimInstance(ctx, c.DB, cfg.InstanceName(), c.Log); err != nil {
-		return err
+		return cfg.ErrorAt("worker_name", err)
 	}
 	if err := c.openKeys(); err != nil {
 		return err
@@ -161,7 +161,7 @@ func (c *Core) openKeys() error {
 		c.SigningKeys, err = signingkey.LoadOrCreate(c.Config.SigningKeyPath)
 	}
 	if err != nil {
-		return fmt.Errorf("signing_key_path: %w", err)
+		return c.Config.ErrorAt("signing_key_path", err)
 	}
 	k := c.SigningKeys[0]
 	c.Signer = event.Signer{ServerName: c.Config.ServerName, KeyID: k.ID, Key: k.Private}

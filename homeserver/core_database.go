@@ -3,7 +3,6 @@ package homeserver
 import (
 	"context"
 	"errors"
-	"fmt"
 	"path/filepath"
 	"time"
 
@@ -33,7 +32,7 @@ func openDatabase(ctx context.Context, cfg *config.Config, log zerolog.Logger, r
 	conn := cfg.ConnString()
 	if conn == "" {
 		if cfg.IsWorker() {
-			return d, errors.New("database: a worker shares the main process's database and there is none in the configuration")
+			return d, cfg.ErrorAt("database", errors.New("a worker shares the main process's database and there is none in the configuration"))
 		}
 		d.server, err = embedded.Start(ctx, embedded.Config{Dir: filepath.Join(cfg.DataDir, "postgres"), Log: log})
 		if err != nil {
@@ -46,10 +45,10 @@ func openDatabase(ctx context.Context, cfg *config.Config, log zerolog.Logger, r
 		sc.MaxConns, sc.MinIdleConns = int32(cfg.Database.Args.CPMax), int32(cfg.Database.Args.CPMin)
 	}
 	if d.DB, err = storage.Open(ctx, sc); err != nil {
-		return d, fmt.Errorf("database.args: %w", err)
+		return d, cfg.ErrorAt("database.args", err)
 	}
 	if err := d.WaitReady(ctx, report); err != nil {
-		return d, fmt.Errorf("database.args: %w", err)
+		return d, cfg.ErrorAt("database.args", err)
 	}
 	if cfg.IsWorker() {
 		return d, storage.WaitSchema(ctx, d.DB, report)

@@ -46,7 +46,7 @@ func claimInstance(ctx context.Context, db *storage.DB, name string, log zerolog
 		case err == nil:
 			return c, nil
 		case !errors.Is(err, errInstanceTaken) || time.Now().After(deadline):
-			return nil, fmt.Errorf("worker_name: %q: %w", name, err)
+			return nil, fmt.Errorf("%q: %w", name, err)
 		}
 		select {
 		case <-ctx.Done():
@@ -108,7 +108,7 @@ func (c *instanceClaim) Run(ctx context.Context) error {
 				break
 			}
 			if errors.Is(err, errInstanceTaken) {
-				return fmt.Errorf("worker_name: %q: %w", c.name, err)
+				return fmt.Errorf("%q: %w", c.name, err)
 			}
 			select {
 			case <-ctx.Done():

@@ -45,11 +45,11 @@ func (c *Core) openReplication(ctx context.Context) error {
 	}
 	c.WriterIDs = ids
 	if c.RPC, err = openRPC(cfg, c.Log); err != nil {
-		return fmt.Errorf("instance_map: %w", err)
+		return cfg.ErrorAt("instance_map", err)
 	}
 	bus, err := openBus(cfg, c.Log)
 	if err != nil {
-		return err
+		return cfg.ErrorAt("redis", err)
 	}
 	c.bus, _ = bus.(io.Closer)
 	c.Replication, err = replication.NewClient(replication.Config{

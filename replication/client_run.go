@@ -127,12 +127,20 @@ func (c *Client) Ready() <-chan struct{} { return c.ready }
 // runs.
 func (c *Client) Connected() bool { return c.connected.Load() }
 
-// LastError is why the bus was last interrupted, or nil.
-func (c *Client) LastError() error {
-	if p := c.lastErr.Load(); p != nil {
-		return *p
+// Check returns nil while the bus is connected, and otherwise why it is not: ErrNotConnected, with
+// the reason of the last attempt. The client keeps trying.
+func (c *Client) Check(context.Context) error {
+	if c.connected.Load() {
+		return nil
 	}
-	return nil
+	err := c.lastErr.Load()
+	switch {
+	case err == nil:
+		return ErrNotConnected
+	case errors.Is(*err, ErrNotConnected):
+		return *err
+	}
+	return fmt.Errorf("%w: %w", ErrNotConnected, *err)
 }
 
 // Position is how far the handlers of a stream have come; the zero Position for a stream

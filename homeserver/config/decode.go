@@ -19,7 +19,12 @@ type Error struct {
 	Option string
 	// Message says what was expected.
 	Message string
+	// Cause is what the option's value has led to, nil where the value itself is wrong.
+	Cause error
 }
+
+// Unwrap returns Cause.
+func (e *Error) Unwrap() error { return e.Cause }
 
 // Error returns "homeserver.yaml:12: redis.port: expected an integer".
 func (e *Error) Error() string {
@@ -75,7 +80,7 @@ type defaulter interface{ setDefaults() }
 type strict interface{ unknownKey(name string) string }
 
 func (d *decoder) fail(option string, n ast.Node, format string, args ...any) {
-	d.errs = append(d.errs, &Error{d.at(n), option, fmt.Sprintf(format, args...)})
+	d.errs = append(d.errs, &Error{Position: d.at(n), Option: option, Message: fmt.Sprintf(format, args...)})
 }
 
 func (d *decoder) warn(option string, n ast.Node, message string) {

@@ -143,7 +143,7 @@ func (d *decoder) parse(src []byte) []pair {
 	f, err := parser.ParseBytes(src, 0)
 	if err != nil {
 		line, msg := syntaxError(err)
-		d.errs = append(d.errs, &Error{Position{d.file, line}, "", msg})
+		d.errs = append(d.errs, &Error{Position: Position{d.file, line}, Message: msg})
 		return nil
 	}
 	var out []pair
@@ -244,6 +244,15 @@ func (c *Config) readSecretFiles() []error {
 		}
 	}
 	return errs
+}
+
+// ErrorAt puts the place of an option before an error that its value has led to: a program reports it as it does what
+// Load finds.
+func (c *Config) ErrorAt(option string, err error) error {
+	var e *Error
+	_ = errors.As(c.errAt(option, "%s", strings.Join(strings.Fields(err.Error()), " ")), &e)
+	e.Cause = err
+	return e
 }
 
 // errAt makes an error at the place of an option, or of the nearest one around it that the files have.
