@@ -17,6 +17,7 @@ import (
 	"github.com/weft-im/weft/homeserver/event"
 	"github.com/weft-im/weft/homeserver/fullstate"
 	"github.com/weft-im/weft/homeserver/lease"
+	"github.com/weft-im/weft/homeserver/notices"
 	"github.com/weft-im/weft/homeserver/presence"
 	"github.com/weft-im/weft/homeserver/push"
 	"github.com/weft-im/weft/homeserver/pushers"
@@ -82,6 +83,8 @@ type Core struct {
 	Sync     *sync.Service
 	// Delayed sends events later.
 	Delayed *delayed.Service
+	// Notices tells users what the server has to say.
+	Notices *notices.Service
 	// UserDirectory finds people.
 	UserDirectory *userdir.Service
 
@@ -210,8 +213,9 @@ func (c *Core) openServices(ctx context.Context, federate Federate) error {
 	}
 	c.Rooms, err = room.New(room.Config{
 		ServerName: cfg.ServerName, DB: c.DB, Store: c.Store, Writer: c.Writer, WriterIDs: c.WriterIDs, Profiles: c.Accounts,
-		Follower: EventFollower{c.Replication}, Personal: personal{c.AccountData, c.Push}, Ignores: c.AccountData, DefaultVersion: cfg.DefaultRoomVersion,
-		Limits: c.Limits, Whole: c.FullState, Remote: remotes.Rooms, RemoteDirectory: remotes.Directory, Positions: positions{c}, Log: c.Log,
+		Follower: EventFollower{c.Replication}, Personal: personal{c.AccountData, c.Push}, Ignores: c.AccountData,
+		NoticesFrom: cfg.ServerNotices.Sender(cfg.ServerName), DefaultVersion: cfg.DefaultRoomVersion, Limits: c.Limits,
+		Whole: c.FullState, Remote: remotes.Rooms, RemoteDirectory: remotes.Directory, Positions: positions{c}, Log: c.Log,
 	})
 	if err != nil {
 		return err
@@ -243,6 +247,9 @@ func (c *Core) openServices(ctx context.Context, federate Federate) error {
 		return err
 	}
 	if err := c.openDelayed(); err != nil {
+		return err
+	}
+	if err := c.openNotices(); err != nil {
 		return err
 	}
 	c.servers = remotes.Servers

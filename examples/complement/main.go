@@ -71,6 +71,7 @@ func options(ca string) map[string]any {
 		"registration_shared_secret":         "complement",
 		"allow_guest_access":                 true,
 		"max_event_delay_duration":           "24h",
+		"server_notices":                     map[string]any{"system_mxid_localpart": "_server", "system_mxid_display_name": "Server Alert", "room_name": "Server Alert"},
 		"federation_custom_ca_list":          []string{filepath.Join(ca, "ca.crt")},
 		"federation_ip_range_blacklist":      []string{},
 		"ip_range_blacklist":                 []string{},

@@ -32,7 +32,7 @@ type RoomsOptions struct {
 	// Stats configures room and user statistics.
 	Stats Stats `yaml:"stats" later:"true"`
 	// ServerNotices configures the server notices room.
-	ServerNotices map[string]any `yaml:"server_notices" later:"true"`
+	ServerNotices ServerNotices `yaml:"server_notices"`
 	// UserConsent configures consent to a privacy policy.
 	UserConsent map[string]any `yaml:"user_consent" later:"true"`
 	// EnableGroupCreation belongs to communities, which the specification has dropped.
@@ -115,6 +115,32 @@ type UserDirectory struct {
 	ExcludeRemoteUsers bool `yaml:"exclude_remote_users"`
 	// ShowLockedUsers finds locked users too. Defaults to false.
 	ShowLockedUsers bool `yaml:"show_locked_users"`
+}
+
+// ServerNotices configures what the server tells its users, in a room of each user's own.
+type ServerNotices struct {
+	// SystemMXIDLocalpart is the localpart of the user the notices come from. Without it there are none.
+	SystemMXIDLocalpart string `yaml:"system_mxid_localpart"`
+	// SystemMXIDDisplayName is that user's display name. Defaults to the localpart.
+	SystemMXIDDisplayName string `yaml:"system_mxid_display_name"`
+	// SystemMXIDAvatarURL is that user's avatar.
+	SystemMXIDAvatarURL string `yaml:"system_mxid_avatar_url"`
+	// RoomName is the name of the rooms. Defaults to "Server Notices".
+	RoomName string `yaml:"room_name"`
+	// RoomAvatarURL is the avatar of the rooms.
+	RoomAvatarURL string `yaml:"room_avatar_url"`
+	// RoomTopic is the topic of the rooms.
+	RoomTopic string `yaml:"room_topic"`
+	// AutoJoin has users join instead of only inviting them. Defaults to false.
+	AutoJoin bool `yaml:"auto_join"`
+}
+
+// Sender returns the id of the user the notices come from, "" if there are none.
+func (n *ServerNotices) Sender(serverName string) string {
+	if n.SystemMXIDLocalpart == "" {
+		return ""
+	}
+	return "@" + n.SystemMXIDLocalpart + ":" + serverName
 }
 
 // Stats configures statistics.

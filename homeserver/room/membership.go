@@ -197,6 +197,9 @@ func (s *Service) Leave(ctx context.Context, who *Requester, roomID, reason stri
 	if m == nil {
 		return mxerr.Forbidden.WithMessage(fmt.Sprintf("User %s is not in the room", who.UserID))
 	}
+	if err := s.checkNotices(ctx, m); err != nil {
+		return err
+	}
 	content := memberContent(event.MembershipLeave, profile{})
 	addReason(content, reason)
 	here, err := s.participates(ctx, r)
@@ -218,6 +221,21 @@ func (s *Service) Leave(ctx context.Context, who *Requester, roomID, reason stri
 		return err
 	}
 	return s.cfg.Remote.Leave(ctx, RemoteJoin{RoomID: roomID, UserID: who.UserID, Servers: servers, Content: mustJSON(content)})
+}
+
+// checkNotices keeps users from turning down the invite to the room of the server's notices.
+func (s *Service) checkNotices(ctx context.Context, m *store.Member) error {
+	if s.cfg.NoticesFrom == "" || m.Membership != storage.MembershipInvite {
+		return nil
+	}
+	from, err := s.store.UserNID(ctx, s.cfg.NoticesFrom)
+	if err != nil {
+		return fmt.Errorf("find who sends notices: %w", err)
+	}
+	if from != 0 && m.SenderNID == from {
+		return mxerr.CannotLeaveServerNoticeRoom
+	}
+	return nil
 }
 
 // Knock asks to be let into a room, given its id or an alias, and returns the room id.

@@ -55,6 +55,8 @@ type Config struct {
 	Personal Personal
 	// Ignores knows whom users ignore. Without it nobody is ignored.
 	Ignores Ignores
+	// NoticesFrom is the user whose invites to rooms for the server's notices nobody may turn down; "" if there is none.
+	NoticesFrom string
 	// Positions gives the token of the deprecated /initialSync. Without it the token starts over.
 	Positions Positions
 	// Whole waits for the members of rooms that were entered without them. Without it all states are taken to be whole.

@@ -130,7 +130,15 @@ func (s *Service) sendGuestsAway(ctx context.Context, r *store.Room) {
 func (s *Service) stateRoom(ctx context.Context, who *Requester, roomID, stateKey string, req SendRequest) (*store.Room, error) {
 	if req.Type == event.TypeMember && stateKey == who.UserID {
 		// Those who are invited or knock may say that they leave.
-		return s.room(ctx, roomID)
+		r, err := s.room(ctx, roomID)
+		if err != nil || s.cfg.NoticesFrom == "" {
+			return r, err
+		}
+		m, err := s.store.Membership(ctx, r.NID, who.UserID)
+		if err != nil || m == nil {
+			return r, err
+		}
+		return r, s.checkNotices(ctx, m)
 	}
 	return s.member(ctx, who, roomID)
 }

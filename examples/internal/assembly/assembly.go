@@ -52,6 +52,7 @@ func Groups(c *homeserver.Core, federation *node.Node) []homeserver.Group {
 		clientapi.UserRooms(c.Rooms),
 		clientapi.Search(c.Rooms),
 		clientapi.UserDirectory(c.UserDirectory),
+		clientapi.ServerNotices(c.Notices),
 		clientapi.Receipts(c.Receipts),
 		clientapi.Typing(c.Typing),
 		clientapi.Presence(c.Presence),
