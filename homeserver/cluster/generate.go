@@ -168,8 +168,11 @@ func (g *generator) shared() (map[string]any, error) {
 		"trusted_key_servers":         []any{},
 		"suppress_key_server_warning": true,
 	}
-	if senders := g.t.federationSenders(); len(senders) > 0 {
+	if senders := g.t.running(AppFederationSender); len(senders) > 0 {
 		out["send_federation"], out["federation_sender_instances"] = false, senders
+	}
+	if pushers := g.t.running(AppPusher); len(pushers) > 0 {
+		out["start_pushers"], out["pusher_instances"] = false, pushers
 	}
 	if g.cfg.Redis == nil {
 		delete(out, "redis")

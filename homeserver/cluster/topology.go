@@ -16,6 +16,7 @@ const (
 	AppGenericWorker    = "generic_worker"
 	AppEventPersister   = "event_persister"
 	AppFederationSender = "federation_sender"
+	AppPusher           = "pusher"
 	AppRouter           = "router"
 )
 
@@ -37,7 +38,7 @@ type Process struct {
 	// to the app's name for others.
 	Name string `yaml:"name"`
 	// App is the worker application: "homeserver", "generic_worker", "event_persister",
-	// "federation_sender", "router" or
+	// "federation_sender", "pusher", "router" or
 	// another program that stands beside these. Required.
 	App string `yaml:"app"`
 	// Streams are the streams this process writes (stream_writers). An event persister writes
@@ -135,13 +136,15 @@ func (t Topology) validate() error {
 }
 
 // publicAPI reports whether the process serves requests from outside.
-func (p *Process) publicAPI() bool { return p.App != AppEventPersister && p.App != AppFederationSender }
+func (p *Process) publicAPI() bool {
+	return p.App != AppEventPersister && p.App != AppFederationSender && p.App != AppPusher
+}
 
-// federationSenders are the processes that send to other servers in place of main, nil where main does.
-func (t Topology) federationSenders() []string {
+// running are the processes that run an app in place of main, nil where main does its work.
+func (t Topology) running(app string) []string {
 	var names []string
 	for _, p := range t.Processes {
-		if p.App == AppFederationSender {
+		if p.App == app {
 			names = append(names, p.Name)
 		}
 	}
