@@ -61,9 +61,10 @@ func (s *Sender) divide(senders []string) {
 	}
 }
 
-// isMine reports whether a destination is this sender's to send to. s.mu is held.
+// isMine reports whether a destination is this sender's to send to. Where others have told who is in a room, this server
+// may be among them. s.mu is held.
 func (s *Sender) isMine(destination string) bool {
-	return replication.Rendezvous(s.senders, destination) == s.cfg.Instance
+	return destination != s.cfg.ServerName && replication.Rendezvous(s.senders, destination) == s.cfg.Instance
 }
 
 // lookAgain has the backlog of all destinations looked for.
