@@ -37,6 +37,7 @@ const here = roomtest.ServerName
 type kit struct {
 	*roomtest.Kit
 	t       *testing.T
+	cfg     federation.InboundConfig
 	inbound *federation.Inbound
 	ingest  *federation.Ingest
 	router  *homeserver.Router
@@ -58,39 +59,59 @@ func newKit(t *testing.T, change func(*federation.InboundConfig)) *kit {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cfg := federation.InboundConfig{
+	k.cfg = federation.InboundConfig{
 		ServerName: here, Instance: "master", DB: k.DB, Store: k.Store, Writer: k.Writer, Signer: k.Signer, Ingest: k.ingest,
 		Rooms: k.Rooms, Log: log,
 	}
 	if change != nil {
-		change(&cfg)
+		change(&k.cfg)
 	}
-	if k.inbound, err = federation.NewInbound(cfg); err != nil {
+	if k.inbound, err = federation.NewInbound(k.cfg); err != nil {
 		t.Fatal(err)
 	}
-	k.router, err = homeserver.NewRouter(homeserver.RouterConfig{
-		Groups:              []homeserver.Group{federation.Transactions(k.inbound), federation.RoomServer(k.inbound)},
-		ServerAuthenticator: believing{}, Log: log,
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	k.run()
-	t.Cleanup(func() { k.stop() })
+	k.router = k.serve(k.inbound)
+	k.stop = k.run(k.inbound)
 	return k
 }
 
-// run starts what works on staged events.
-func (k *kit) run() {
+// run starts what works on staged events, and returns what stops it.
+func (k *kit) run(in *federation.Inbound) (stop func()) {
 	ctx, cancel := context.WithCancel(context.WithoutCancel(k.t.Context()))
 	done := make(chan error, 1)
-	go func() { done <- k.inbound.Run(ctx) }()
-	k.stop = sync.OnceFunc(func() {
+	go func() { done <- in.Run(ctx) }()
+	stop = sync.OnceFunc(func() {
 		cancel()
 		if err := <-done; err != nil {
 			k.t.Errorf("inbound: %v", err)
 		}
 	})
+	k.t.Cleanup(stop)
+	return stop
+}
+
+// beside starts the inbound federation of a second process of the server, and returns its endpoints.
+func (k *kit) beside(instance string) *homeserver.Router {
+	k.t.Helper()
+	cfg := k.cfg
+	cfg.Instance = instance
+	in, err := federation.NewInbound(cfg)
+	if err != nil {
+		k.t.Fatal(err)
+	}
+	k.run(in)
+	return k.serve(in)
+}
+
+func (k *kit) serve(in *federation.Inbound) *homeserver.Router {
+	k.t.Helper()
+	router, err := homeserver.NewRouter(homeserver.RouterConfig{
+		Groups:              []homeserver.Group{federation.Transactions(in), federation.RoomServer(in)},
+		ServerAuthenticator: believing{}, Log: k.cfg.Log,
+	})
+	if err != nil {
+		k.t.Fatal(err)
+	}
+	return router
 }
 
 // believing is a ServerAuthenticator that believes a header.

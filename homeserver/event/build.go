@@ -102,7 +102,7 @@ func Build(v *Version, d Draft, s Signer) (*Event, error) {
 		content = appendWith(nil, content, "redacts", appendQuoted(nil, d.Redacts))
 	}
 	hash, signature := e.write(content, &d, s)
-	if err := e.validate(); err != nil {
+	if err := e.validate(true); err != nil {
 		return nil, err
 	}
 	if len(e.raw) > MaxBytes {

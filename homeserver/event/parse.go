@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"unicode/utf8"
 )
 
 // Parse reads an event as it came over the network. It canonicalises the JSON, checks the format of the room version
@@ -29,7 +30,7 @@ func Parse(v *Version, raw []byte) (*Event, error) {
 	if err := e.scan(); err != nil {
 		return nil, err
 	}
-	if err := e.validate(); err != nil {
+	if err := e.validate(v.FieldBytes); err != nil {
 		return nil, err
 	}
 	if e.unsigned != nil {
@@ -58,13 +59,17 @@ func Parse(v *Version, raw []byte) (*Event, error) {
 	return e, nil
 }
 
-// validate holds the values of the header to the room version's format.
-func (e *Event) validate() error {
+// validate holds the values of the header to the room version's format. strict counts their sizes in bytes.
+func (e *Event) validate(strict bool) error {
 	for _, f := range [...]struct{ name, value string }{
 		{"type", e.typ}, {"state_key", e.stateKey}, {"sender", e.sender}, {"room_id", e.roomID}, {"event_id", e.id},
 	} {
-		if len(f.value) > MaxFieldBytes {
-			return tooLarge(f.name, len(f.value), MaxFieldBytes)
+		size := len(f.value)
+		if size > MaxFieldBytes && !strict {
+			size = utf8.RuneCountInString(f.value)
+		}
+		if size > MaxFieldBytes {
+			return tooLarge(f.name, size, MaxFieldBytes)
 		}
 		if strings.IndexByte(f.value, 0) >= 0 {
 			return &FormatError{Field: f.name, Reason: "contains U+0000"}

@@ -119,7 +119,7 @@ func TestParseRefuses(t *testing.T) {
 		{"long room id", "", "room_id", ErrTooLarge, func(m map[string]any) { m["room_id"] = "!" + long }},
 		{"state key not a string", "", "state_key", nil, func(m map[string]any) { m["state_key"] = nil }},
 		{"long state key", "", "state_key", ErrTooLarge, func(m map[string]any) { m["state_key"] = long }},
-		{"state key long in bytes", "", "state_key", ErrTooLarge, func(m map[string]any) { m["state_key"] = strings.Repeat("é", 128) }},
+		{"state key long in bytes", "11 12", "state_key", ErrTooLarge, func(m map[string]any) { m["state_key"] = strings.Repeat("é", 128) }},
 		{"no content", "", "content", nil, func(m map[string]any) { delete(m, "content") }},
 		{"content not an object", "", "content", nil, func(m map[string]any) { m["content"] = []any{} }},
 		{"no depth", "", "depth", nil, func(m map[string]any) { delete(m, "depth") }},

@@ -54,6 +54,9 @@ type Version struct {
 	// StateResolution is the algorithm for forked state.
 	StateResolution StateResolution
 
+	// FieldBytes counts the sizes of type, state_key and ids in bytes; where servers of the time did not agree on that,
+	// events that keep to them in code points are accepted. 11+
+	FieldBytes bool
 	// StrictCanonicalJSON rejects events with numbers that are not integers in ±(2^53-1). 6+
 	StrictCanonicalJSON bool
 	// EnforceKeyValidity demands signing keys that were valid at the event's origin_server_ts. 5+
@@ -117,7 +120,9 @@ var versionTable = func() []*Version {
 	row("8", func() { v.Restricted = true })
 	row("9", func() { v.KeepJoinAuthorised = true })
 	row("10", func() { v.KnockRestricted, v.IntegerPowerLevels = true, true })
-	row("11", func() { v.UpdatedRedactions, v.RedactsInContent, v.ImplicitCreator = true, true, true })
+	row("11", func() {
+		v.UpdatedRedactions, v.RedactsInContent, v.ImplicitCreator, v.FieldBytes = true, true, true, true
+	})
 	row("12", func() {
 		v.StateResolution, v.RoomIDFromCreate, v.PrivilegedCreators = StateResolutionV21, true, true
 	})
