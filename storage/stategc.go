@@ -63,8 +63,10 @@ func (c StateGCConfig) withDefaults() StateGCConfig {
 		// read moves to a state made of the nodes of the head before, which are
 		// in use, and of new ones, which are spared.
 		c.Roots = []StateRootColumn{
-			{"events", "event_nid", "state_root"}, {"room_heads", "room_nid", "state_root"},
-			{"partial_rooms", "room_nid", "known_root"}, {"partial_rooms", "room_nid", "full_root"},
+			{"events", "event_nid", "state_root"},
+			{"room_heads", "room_nid", "state_root"},
+			{"partial_rooms", "room_nid", "known_root"},
+			{"partial_rooms", "room_nid", "full_root"},
 		}
 	}
 	if c.Progress == nil {

@@ -90,8 +90,13 @@ func (c *Config) validate() error {
 		name    string
 		missing bool
 	}{
-		{"ServerName", c.ServerName == ""}, {"Instance", c.Instance == ""}, {"DB", c.DB == nil}, {"Store", c.Store == nil},
-		{"Replication", c.Replication == nil}, {"WriterIDs", c.WriterIDs == nil}, {"Transport", c.Transport == nil},
+		{"ServerName", c.ServerName == ""},
+		{"Instance", c.Instance == ""},
+		{"DB", c.DB == nil},
+		{"Store", c.Store == nil},
+		{"Replication", c.Replication == nil},
+		{"WriterIDs", c.WriterIDs == nil},
+		{"Transport", c.Transport == nil},
 	} {
 		if f.missing {
 			errs = append(errs, errors.New(f.name+" is required"))
