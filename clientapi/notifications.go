@@ -12,7 +12,7 @@ import (
 // Notifications is the group of the list of what a user was notified of.
 //
 // Spec: client-server API, "Listing Notifications" (v1.19).
-func Notifications(svc push.Unread) homeserver.Group {
+func Notifications(svc *push.Unread) homeserver.Group {
 	return homeserver.Group{
 		Name:     "notifications",
 		Affinity: homeserver.ByUser,

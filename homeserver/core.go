@@ -72,7 +72,7 @@ type Core struct {
 	Accounts    *account.Service
 	AccountData *accountdata.Service
 	Push        *push.Service
-	Unread      push.Unread
+	Unread      *push.Unread
 	Pushers     *pushers.Service
 	Receipts    *receipts.Service
 	Typing      *typing.Service

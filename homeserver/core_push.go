@@ -29,7 +29,7 @@ func (c *Core) openPush(ctx context.Context, starts map[string]replication.Posit
 	if err != nil {
 		return err
 	}
-	c.Unread = push.Unread{DB: c.DB, Store: c.Store}
+	c.Unread = push.NewUnread(c.DB, c.Store)
 	if ids, err = c.streamIDs(ctx, streams.Pushers().Info(), pushers.MaxIDSQL); err != nil {
 		return err
 	}

@@ -19,24 +19,32 @@ const livePusher = `NOT p.deleted AND p.kind = 'http'
     AND (p.device_id = '' OR EXISTS (SELECT FROM devices d WHERE d.user_nid = p.user_nid AND d.device_id = p.device_id))`
 
 // By the primary keys: the counts in the range; for those of groups the room's members of this server who have pushers, and
-// the group of each. Jobs that are there are locked, so that one that ends beside it sees what was queued.
+// the group of each of these. The planner is kept by the materialized steps from looking at the event, and for the group,
+// once a member, and by the lateral limit from scanning all events. Jobs that are there are locked, so that one that ends
+// beside it sees what was queued.
 const queuePushesSQL = `
-WITH found AS (
+WITH counted AS MATERIALIZED (
+    SELECT c.room_nid, c.event_nid, c.subject, e.sender_nid
+    FROM push_counts c
+    CROSS JOIN LATERAL (SELECT sender_nid FROM events WHERE events.event_nid = c.event_nid LIMIT 1) e
+    WHERE c.event_nid > $1 AND c.event_nid <= $2 AND c.subject < 0 AND c.effect <> 0
+), members AS MATERIALIZED (
+    SELECT c.*, m.user_nid, p.pusher_nid
+    FROM counted c
+    JOIN memberships m ON m.room_nid = c.room_nid AND m.is_local AND m.membership = 2
+    JOIN pushers p ON p.user_nid = m.user_nid
+    WHERE m.joined_nid < c.event_nid AND m.user_nid <> c.sender_nid AND ` + livePusher + `
+), found AS (
     SELECT p.pusher_nid, c.event_nid, c.subject
     FROM push_counts c JOIN pushers p ON p.user_nid = c.subject
     WHERE c.event_nid > $1 AND c.event_nid <= $2 AND c.subject > 0 AND c.effect <> 0 AND ` + livePusher + `
     UNION ALL
-    SELECT p.pusher_nid, c.event_nid, c.subject
-    FROM push_counts c
-    JOIN events e ON e.event_nid = c.event_nid
-    JOIN memberships m ON m.room_nid = c.room_nid AND m.is_local AND m.membership = 2
-    JOIN pushers p ON p.user_nid = m.user_nid
-    WHERE c.event_nid > $1 AND c.event_nid <= $2 AND c.subject < 0 AND c.effect <> 0 AND ` + livePusher + `
-    AND m.joined_nid < c.event_nid AND m.user_nid <> e.sender_nid
-    AND NOT EXISTS (SELECT FROM push_counts o WHERE o.event_nid = c.event_nid AND o.subject = m.user_nid)
-    AND c.subject = coalesce((
+    SELECT m.pusher_nid, m.event_nid, m.subject
+    FROM members m
+    WHERE NOT EXISTS (SELECT FROM push_counts o WHERE o.event_nid = m.event_nid AND o.subject = m.user_nid)
+    AND m.subject = coalesce((
         SELECT g.subject FROM push_groups g
-        WHERE g.user_nid = m.user_nid AND g.room_nid = c.room_nid AND g.event_nid <= c.event_nid
+        WHERE g.user_nid = m.user_nid AND g.room_nid = m.room_nid AND g.event_nid <= m.event_nid
         ORDER BY g.event_nid DESC LIMIT 1
     ), -1)
 ), queued AS (

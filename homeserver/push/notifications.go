@@ -41,7 +41,7 @@ type Notifications struct {
 // Notifications returns what a user was notified of in the rooms the user is joined to, since joining them: before from, a
 // token returned earlier, or the last ones where that is "". limit is brought within bounds. It is three round trips and
 // the events, whatever the number of rooms. The error for a token that is none is M_INVALID_PARAM.
-func (u Unread) Notifications(ctx context.Context, who *requester.Requester, from string, limit int, onlyHighlights bool) (*Notifications, error) {
+func (u *Unread) Notifications(ctx context.Context, who *requester.Requester, from string, limit int, onlyHighlights bool) (*Notifications, error) {
 	before := endOfTime
 	if from != "" {
 		n, err := strconv.ParseInt(from, 10, 64)
@@ -51,7 +51,7 @@ func (u Unread) Notifications(ctx context.Context, who *requester.Requester, fro
 		before = storage.EventNID(n)
 	}
 	limit = min(max(limit, 1), MaxNotifications)
-	user, err := u.Store.UserNID(ctx, who.UserID)
+	user, err := u.store.UserNID(ctx, who.UserID)
 	if err != nil {
 		return nil, fmt.Errorf("list notifications: %w", err)
 	}
@@ -59,7 +59,7 @@ func (u Unread) Notifications(ctx context.Context, who *requester.Requester, fro
 	if err != nil {
 		return nil, err
 	}
-	all, err := readings(ctx, u.DB, user, joined)
+	all, err := readings(ctx, u.db, readersOf(user, joined))
 	if err != nil {
 		return nil, err
 	}
@@ -71,7 +71,7 @@ func (u Unread) Notifications(ctx context.Context, who *requester.Requester, fro
 			}
 		}
 	}
-	rows, err := storage.PushNotifications(ctx, u.DB, user, spans, before, onlyHighlights, limit+1)
+	rows, err := storage.PushNotifications(ctx, u.db, user, spans, before, onlyHighlights, limit+1)
 	if err != nil {
 		return nil, err
 	}
@@ -84,7 +84,7 @@ func (u Unread) Notifications(ctx context.Context, who *requester.Requester, fro
 	for i, r := range rows {
 		nids[i] = r.EventNID
 	}
-	events, err := u.Store.Events(ctx, nids)
+	events, err := u.store.Events(ctx, nids)
 	if err != nil {
 		return nil, fmt.Errorf("list notifications: %w", err)
 	}
@@ -97,15 +97,15 @@ func (u Unread) Notifications(ctx context.Context, who *requester.Requester, fro
 		e := view.Event{Event: events[i], Membership: "join"}
 		out.Notifications = append(out.Notifications, Notification{
 			Actions: json.RawMessage(cmp.Or(r.Actions, plainActions)), Event: e.Append(nil, viewer, format),
-			Read: all[r.RoomNID].hasRead(r.Thread, r.EventNID), RoomID: e.RoomID(), TS: e.ReceivedTS,
+			Read: all[storage.PushReader{UserNID: user, RoomNID: r.RoomNID}].hasRead(r.Thread, r.EventNID), RoomID: e.RoomID(), TS: e.ReceivedTS,
 		})
 	}
 	return out, nil
 }
 
 // joinedRooms returns the rooms a user is joined to.
-func (u Unread) joinedRooms(ctx context.Context, user storage.UserNID) ([]storage.RoomNID, error) {
-	joined, err := u.Store.UserRooms(ctx, user, storage.MembershipJoin)
+func (u *Unread) joinedRooms(ctx context.Context, user storage.UserNID) ([]storage.RoomNID, error) {
+	joined, err := u.store.UserRooms(ctx, user, storage.MembershipJoin)
 	if err != nil {
 		return nil, fmt.Errorf("list joined rooms: %w", err)
 	}

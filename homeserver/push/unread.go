@@ -1,9 +1,13 @@
 package push
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"math"
+	"slices"
+	gosync "sync"
+	"time"
 
 	"github.com/weft-im/weft/homeserver/store"
 	"github.com/weft-im/weft/homeserver/sync"
@@ -11,13 +15,34 @@ import (
 )
 
 // Unread counts what users have not read. It is safe for concurrent use, and the same in every process: all it knows is in
-// the database.
+// the database. Counts that are asked for while others are being read are read together, for an event in a room of many
+// has them asked for by all at once.
 type Unread struct {
-	// DB is the database. Required.
-	DB *storage.DB
-	// Store knows users and rooms. Required.
-	Store *store.Store
+	db    *storage.DB
+	store *store.Store
+
+	mu      gosync.Mutex
+	next    *unreadCall // the reading that is to be made when the one under way has ended
+	reading bool
 }
+
+// unreadCall is one reading of counts, for all who wait for it.
+type unreadCall struct {
+	readers []storage.PushReader
+	done    chan struct{}
+	counts  map[storage.UserNID][]storage.PushUnreadCount
+	err     error
+}
+
+const (
+	// maxReaders bounds the readers of one reading, unless a single request has more.
+	maxReaders = 5000
+	// unreadTimeout bounds one reading.
+	unreadTimeout = 20 * time.Second
+)
+
+// NewUnread returns what counts with a database and its store.
+func NewUnread(db *storage.DB, st *store.Store) *Unread { return &Unread{db: db, store: st} }
 
 // reading is how far a user has read a room, and with whom the user's notifications in it are counted.
 type reading struct {
@@ -34,28 +59,28 @@ const mainThread = "main"
 // endOfTime is after all events.
 const endOfTime storage.EventNID = math.MaxInt64
 
-// readings returns how far a user has read rooms. Rooms the user is not joined to are left out.
+// readings returns how far users have read rooms. Rooms a user is not joined to are left out.
 //
 // Each room's spans begin where the user came to the room: one for the time with each group the user has been counted
 // with, and one for what only the user was notified of.
-func readings(ctx context.Context, db storage.Querier, user storage.UserNID, rooms []storage.RoomNID) (map[storage.RoomNID]*reading, error) {
-	marks, err := storage.PushMarks(ctx, db, user, rooms)
+func readings(ctx context.Context, db storage.Querier, readers []storage.PushReader) (map[storage.PushReader]*reading, error) {
+	marks, err := storage.PushMarks(ctx, db, readers)
 	if err != nil {
 		return nil, err
 	}
-	out := make(map[storage.RoomNID]*reading)
+	out := make(map[storage.PushReader]*reading)
 	for _, m := range marks {
-		r := out[m.RoomNID]
+		r := out[m.PushReader]
 		if r == nil {
 			// The first of a room's marks says whether the user is joined.
 			if m.Kind != storage.PushMarkJoined {
 				continue
 			}
 			r = &reading{spans: []storage.PushSpan{
-				{RoomNID: m.RoomNID, Subject: storage.PushSubject(user), After: m.EventNID, Before: endOfTime},
-				{RoomNID: m.RoomNID, Subject: storage.PushDefault, After: m.EventNID, Before: endOfTime},
+				{PushReader: m.PushReader, Subject: storage.PushSubject(m.UserNID), After: m.EventNID, Before: endOfTime},
+				{PushReader: m.PushReader, Subject: storage.PushDefault, After: m.EventNID, Before: endOfTime},
 			}}
-			out[m.RoomNID] = r
+			out[m.PushReader] = r
 		}
 		r.mark(m)
 	}
@@ -84,7 +109,7 @@ func (r *reading) mark(m storage.PushMark) {
 			break
 		}
 		last.Before = m.EventNID
-		r.spans = append(r.spans, storage.PushSpan{RoomNID: m.RoomNID, Subject: m.Subject, After: m.EventNID - 1, Before: endOfTime})
+		r.spans = append(r.spans, storage.PushSpan{PushReader: m.PushReader, Subject: m.Subject, After: m.EventNID - 1, Before: endOfTime})
 	}
 }
 
@@ -108,12 +133,12 @@ func (r *reading) unread() []storage.PushSpan {
 }
 
 // Unread implements sync.UnreadCounts.
-func (u Unread) Unread(ctx context.Context, userID string, rooms []string) (map[string]sync.RoomCounts, error) {
-	user, err := u.Store.UserNID(ctx, userID)
+func (u *Unread) Unread(ctx context.Context, userID string, rooms []string) (map[string]sync.RoomCounts, error) {
+	user, err := u.store.UserNID(ctx, userID)
 	if err != nil {
 		return nil, fmt.Errorf("count unread: %w", err)
 	}
-	known, err := u.Store.Rooms(ctx, rooms)
+	known, err := u.store.Rooms(ctx, rooms)
 	if err != nil {
 		return nil, fmt.Errorf("count unread: %w", err)
 	}
@@ -149,33 +174,112 @@ func (u Unread) Unread(ctx context.Context, userID string, rooms []string) (map[
 	return out, nil
 }
 
-// counts returns what a user has not read in rooms, by thread. It is two round trips, whatever the number of rooms.
-func (u Unread) counts(ctx context.Context, user storage.UserNID, rooms []storage.RoomNID) ([]storage.PushUnreadCount, error) {
+// readersOf returns a user as the reader of rooms.
+func readersOf(user storage.UserNID, rooms []storage.RoomNID) []storage.PushReader {
+	out := make([]storage.PushReader, len(rooms))
+	for i, r := range rooms {
+		out[i] = storage.PushReader{UserNID: user, RoomNID: r}
+	}
+	return out
+}
+
+// counts returns what a user has not read in rooms, by thread. It is two round trips, whatever the number of rooms and of
+// those who ask at the same time.
+func (u *Unread) counts(ctx context.Context, user storage.UserNID, rooms []storage.RoomNID) ([]storage.PushUnreadCount, error) {
 	if len(rooms) == 0 {
 		return nil, nil
 	}
-	all, err := readings(ctx, u.DB, user, rooms)
+	call := u.join(ctx, readersOf(user, rooms))
+	select {
+	case <-call.done:
+		var out []storage.PushUnreadCount
+		for _, c := range call.counts[user] {
+			if slices.Contains(rooms, c.RoomNID) { // another request may have asked for others
+				out = append(out, c)
+			}
+		}
+		return out, call.err
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// join adds readers to the next reading, which begins at once where none is under way.
+func (u *Unread) join(ctx context.Context, readers []storage.PushReader) *unreadCall {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.next == nil || len(u.next.readers)+len(readers) > maxReaders {
+		call := &unreadCall{done: make(chan struct{})}
+		if u.next != nil {
+			// Full: it is read beside the one under way.
+			go u.readAll(context.WithoutCancel(ctx), u.next)
+		}
+		u.next = call
+	}
+	call := u.next
+	call.readers = append(call.readers, readers...)
+	if !u.reading {
+		u.reading = true
+		// The reading serves others too, so it does not end with the request that happens to come first.
+		go u.run(context.WithoutCancel(ctx))
+	}
+	return call
+}
+
+// run makes readings until nobody waits for one.
+func (u *Unread) run(ctx context.Context) {
+	for {
+		u.mu.Lock()
+		call := u.next
+		u.next = nil
+		u.reading = call != nil
+		u.mu.Unlock()
+		if call == nil {
+			return
+		}
+		u.readAll(ctx, call)
+	}
+}
+
+func (u *Unread) readAll(ctx context.Context, call *unreadCall) {
+	ctx, cancel := context.WithTimeout(ctx, unreadTimeout)
+	defer cancel()
+	defer close(call.done)
+	// Several requests of a user may have asked for one room.
+	slices.SortFunc(call.readers, func(a, b storage.PushReader) int {
+		return cmp.Or(cmp.Compare(a.UserNID, b.UserNID), cmp.Compare(a.RoomNID, b.RoomNID))
+	})
+	all, err := readings(ctx, u.db, slices.Compact(call.readers))
 	if err != nil {
-		return nil, err
+		call.err = err
+		return
 	}
 	var spans []storage.PushSpan
 	var read []storage.PushThreadRead
-	for room, r := range all {
+	for reader, r := range all {
 		spans = append(spans, r.unread()...)
 		for thread, event := range r.threads {
 			if event > r.read {
-				read = append(read, storage.PushThreadRead{RoomNID: room, Thread: thread, EventNID: event})
+				read = append(read, storage.PushThreadRead{PushReader: reader, Thread: thread, EventNID: event})
 			}
 		}
 	}
 	if len(spans) == 0 {
-		return nil, nil
+		return
 	}
-	return storage.PushUnread(ctx, u.DB, spans, read)
+	counts, err := storage.PushUnread(ctx, u.db, spans, read)
+	if err != nil {
+		call.err = err
+		return
+	}
+	call.counts = make(map[storage.UserNID][]storage.PushUnreadCount)
+	for _, c := range counts {
+		call.counts[c.UserNID] = append(call.counts[c.UserNID], c)
+	}
 }
 
 // UnreadRooms returns in how many rooms there is something a user was notified of and has not read.
-func (u Unread) UnreadRooms(ctx context.Context, user storage.UserNID) (int64, error) {
+func (u *Unread) UnreadRooms(ctx context.Context, user storage.UserNID) (int64, error) {
 	joined, err := u.joinedRooms(ctx, user)
 	if err != nil {
 		return 0, err

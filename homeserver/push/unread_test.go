@@ -22,7 +22,7 @@ type server struct {
 	db     *storage.DB
 	rooms  *streamstest.Rooms
 	push   *Service
-	unread Unread
+	unread *Unread
 }
 
 func newServer(t *testing.T) *server {
@@ -38,7 +38,7 @@ func newServer(t *testing.T) *server {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.unread = Unread{DB: cluster.DB, Store: s.rooms.Store}
+	s.unread = NewUnread(cluster.DB, s.rooms.Store)
 	cluster.Start(t)
 	return s
 }
