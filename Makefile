@@ -5,7 +5,8 @@ GOLANGCI_LINT_VERSION := v2.15.0
 BIN := $(CURDIR)/bin
 FUZZTIME ?= 20s
 # Where goroutines share state: tested a second time under the race detector.
-CONCURRENT := ./replication/... ./storage/... $(addprefix ./homeserver/,accountdata cache lease receipts sync task typing)
+CONCURRENT := ./replication/... ./storage/... ./federation/... $(addprefix ./homeserver/,accountdata cache delayed lease presence push \
+	receipts streams sync task typing userdir writer)
 
 .PHONY: all run test lint fmt bench fuzz build clean
 

@@ -56,7 +56,7 @@ func TestDelayedEvents(t *testing.T) {
 		}
 		find := func(found *gjson.Result) func(gjson.Result) bool {
 			return func(r gjson.Result) bool {
-				for _, e := range r.Get("rooms.join." + strings.ReplaceAll(room, ".", `\.`) + ".timeline.events").Array() {
+				for _, e := range r.Get("rooms.join." + gjson.Escape(room) + ".timeline.events").Array() {
 					if e.Get("content.body").Str == "later "+process {
 						*found = e
 						return true

@@ -21,9 +21,7 @@ func TestBadTransactions(t *testing.T) {
 	t.Parallel()
 	k := newKit(t, nil)
 	roomID, alice := k.public("12")
-	other := k.remote("other.test")
-	bob := other.user("bob")
-	there := other.join(roomID, bob)
+	other, bob, there := k.joined(roomID)
 	many := func(n int, item string) string { return strings.TrimSuffix(strings.Repeat(item+",", n), ",") }
 	for body, code := range map[string]string{
 		``:                                  "M_NOT_JSON",
@@ -105,9 +103,7 @@ func TestBadEDUs(t *testing.T) {
 		c.EDUs = federation.EDUHandlers{Typing: noTyping{t}}
 	})
 	roomID, _ := k.public("12")
-	other := k.remote("other.test")
-	bob := other.user("bob")
-	there := other.join(roomID, bob)
+	other, bob, there := k.joined(roomID)
 	var edus []json.RawMessage
 	for _, s := range []string{
 		`null`, `1`, `"x"`, `[]`, `{}`, `{"edu_type":1}`, `{"edu_type":"m.typing"}`, `{"edu_type":"m.typing","content":null}`,
@@ -132,9 +128,7 @@ func TestServerACL(t *testing.T) {
 	t.Parallel()
 	k := newKit(t, nil)
 	roomID, alice := k.public("12")
-	other := k.remote("other.test")
-	bob := other.user("bob")
-	there := other.join(roomID, bob)
+	other, bob, there := k.joined(roomID)
 	k.SetState(alice, roomID, "m.room.server_acl", "", map[string]any{"allow": []string{"*"}, "deny": []string{"*.test"}})
 	msg := there.say(bob, "shut out")
 	if errs := other.send(msg); errs[msg.ID()] == "" {
@@ -170,9 +164,7 @@ func TestBadRoomRequests(t *testing.T) {
 	k := newKit(t, nil)
 	roomID, alice := k.public("12")
 	old := k.Create(alice, room.CreateRequest{Preset: "public_chat", RoomVersion: "6"})
-	other := k.remote("other.test")
-	bob := other.user("bob")
-	there := other.join(roomID, bob)
+	other, bob, there := k.joined(roomID)
 	outsider := k.remote("outsider.test")
 	r, x := esc(roomID), "/"+esc(bob)
 	none := "$" + strings.Repeat("A", 43)

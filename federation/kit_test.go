@@ -553,6 +553,14 @@ func (k *kit) public(version string) (roomID string, alice *requester.Requester)
 	return k.Create(alice, room.CreateRequest{Preset: "public_chat", RoomVersion: version}), alice
 }
 
+// joined has bob of other.test join a room.
+func (k *kit) joined(roomID string) (other *remote, bob string, there *view) {
+	k.t.Helper()
+	other = k.remote("other.test")
+	bob = other.user("bob")
+	return other, bob, other.join(roomID, bob)
+}
+
 // others is a federation.EventServers of the remote servers.
 type others struct {
 	mu sync.Mutex

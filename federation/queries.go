@@ -97,7 +97,7 @@ func (g *queriesGroup) directory(ctx context.Context, r *homeserver.Request) (an
 
 // unknown refuses the queries that nobody has specified.
 func (*queriesGroup) unknown(_ context.Context, r *homeserver.Request) (any, error) {
-	return nil, mxerr.Unrecognized.WithMessage("No answer to queries of type " + r.Param("queryType"))
+	return nil, mxerr.NotFound.WithMessage("No answer to queries of type " + r.Param("queryType"))
 }
 
 func (g *queriesGroup) profile(ctx context.Context, r *homeserver.Request) (any, error) {

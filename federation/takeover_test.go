@@ -15,9 +15,7 @@ func TestStagedEventsOfADeadProcess(t *testing.T) {
 	t.Parallel()
 	k := newKit(t, func(c *federation.InboundConfig) { c.ClaimTTL = 500 * time.Millisecond })
 	roomID, alice := k.public("12")
-	other := k.remote("other.test")
-	bob := other.user("bob")
-	there := other.join(roomID, bob)
+	other, bob, there := k.joined(roomID)
 	k.drained()
 	// From here on nobody works on what this process stages and has claimed, as if it had been killed.
 	k.stop()

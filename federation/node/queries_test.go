@@ -177,7 +177,7 @@ func TestBadQueries(t *testing.T) {
 		{"GET", "/query/directory?room_alias=%23a:elsewhere", nil, 400, "M_INVALID_PARAM"},
 		{"GET", "/query/directory?room_alias=%23a:" + s.Name, nil, 404, "M_NOT_FOUND"},
 		{"GET", "/query/profile?user_id=@a:" + s.Name, nil, 403, "M_FORBIDDEN"},
-		{"GET", "/query/nonsense", nil, 404, "M_UNRECOGNIZED"},
+		{"GET", "/query/nonsense", nil, 404, "M_NOT_FOUND"},
 		{"GET", "/publicRooms", nil, 403, "M_FORBIDDEN"},
 		{"POST", "/publicRooms", []byte(`[]`), 400, "M_BAD_JSON"},
 		{"POST", "/publicRooms", []byte(`{"filter":{"room_types":[1]}}`), 400, "M_BAD_JSON"},

@@ -6,6 +6,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tidwall/gjson"
+
 	"github.com/weft-im/weft/federation"
 	"github.com/weft-im/weft/federation/outbox"
 	"github.com/weft-im/weft/federation/sender"
@@ -92,7 +94,7 @@ func TestReceipts(t *testing.T) {
 		t.Fatal(err)
 	}
 	get := func(e federation.EDU) (eventID, threadID string) {
-		r := contentOf(e).Get(escape(room) + `.m\.read.` + escape(alice))
+		r := contentOf(e).Get(gjson.Escape(room) + `.m\.read.` + gjson.Escape(alice))
 		return r.Get("event_ids.0").Str, r.Get("data.thread_id").Str
 	}
 	var got [][2]string
@@ -176,6 +178,11 @@ func TestOutbox(t *testing.T) {
 	send(0, "replaced", "k")
 	send(2, "second", "k")
 	send(0, "third", "")
+	// The sender has them all before it goes on.
+	last, _ := s.Processes[0].Client.Published("federation")
+	if err := s.Processes[1].Client.WaitFor(t.Context(), "federation", replication.MainInstance, last); err != nil {
+		t.Fatal(err)
+	}
 	close(held)
 	edus := net.edusUntil(t, "b.example", "the last EDU", func(e federation.EDU) bool { return contentOf(e).Get("body").Str == "third" })
 	var got []string

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -283,8 +282,6 @@ func (s *server) untilSettled(destination string) {
 }
 
 func contentOf(e federation.EDU) gjson.Result { return gjson.ParseBytes(e.Content) }
-
-func escape(key string) string { return strings.NewReplacer(".", `\.`).Replace(key) }
 
 func raw(v any) json.RawMessage {
 	b, _ := json.Marshal(v)

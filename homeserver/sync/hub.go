@@ -323,8 +323,8 @@ func (h *hub) room(id string, nid storage.RoomNID) *room {
 		r = &room{id: id, views: map[*view]struct{}{}}
 		h.rooms[id] = r
 	}
-	if nid != 0 {
-		r.nid = nid
+	if r.nid == 0 {
+		r.nid = nid // once it is set, snapshots read it without the lock
 	}
 	return r
 }

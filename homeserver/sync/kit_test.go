@@ -312,23 +312,13 @@ func (p *proc) member(roomID, by, who, membership string) string {
 func (p *proc) join(roomID, who string)  { p.t.Helper(); p.member(roomID, who, who, "join") }
 func (p *proc) leave(roomID, who string) { p.t.Helper(); p.member(roomID, who, who, "leave") }
 
-// esc makes a room id or the like a part of a gjson path.
-func esc(s string) string {
-	var b bytes.Buffer
-	for _, c := range []byte(s) {
-		if c == '.' || c == '*' || c == '?' || c == '|' || c == '#' || c == '@' || c == '!' || c == '{' || c == '\\' {
-			b.WriteByte('\\')
-		}
-		b.WriteByte(c)
-	}
-	return b.String()
-}
-
 func joined(res gjson.Result, roomID string) gjson.Result {
-	return res.Get("rooms.join." + esc(roomID))
+	return res.Get("rooms.join." + gjson.Escape(roomID))
 }
 
-func left(res gjson.Result, roomID string) gjson.Result { return res.Get("rooms.leave." + esc(roomID)) }
+func left(res gjson.Result, roomID string) gjson.Result {
+	return res.Get("rooms.leave." + gjson.Escape(roomID))
+}
 
 // bodies are the bodies of the messages of a section.
 func bodies(section gjson.Result) []string {

@@ -70,7 +70,7 @@ func (p *proc) slide(c *slide) gjson.Result {
 	return res
 }
 
-func slid(res gjson.Result, room string) gjson.Result { return res.Get("rooms." + esc(room)) }
+func slid(res gjson.Result, room string) gjson.Result { return res.Get("rooms." + gjson.Escape(room)) }
 
 func ids(res gjson.Result) []string {
 	out := []string{}
@@ -427,11 +427,11 @@ func TestSlidingExtensions(t *testing.T) {
 	res := p.slide(conn)
 	wantIDs(t, "the first response", res, room)
 	ext := res.Get("extensions")
-	if ext.Get(`account_data.global.#(type=="a.b").content.x`).Int() != 1 || ext.Get("account_data.rooms."+esc(room)+".0.content.x").Int() != 2 ||
-		ext.Get("account_data.rooms."+esc(other)).Exists() {
+	if ext.Get(`account_data.global.#(type=="a.b").content.x`).Int() != 1 || ext.Get("account_data.rooms."+gjson.Escape(room)+".0.content.x").Int() != 2 ||
+		ext.Get("account_data.rooms."+gjson.Escape(other)).Exists() {
 		t.Errorf("account data: %s", ext.Raw)
 	}
-	if ext.Get("receipts.rooms." + esc(room)).Exists() {
+	if ext.Get("receipts.rooms." + gjson.Escape(room)).Exists() {
 		t.Errorf("a receipt for an event that is not shown: %s", ext.Raw)
 	}
 	if res := p.slide(conn); res.Get("extensions.account_data.global.#").Int() != 0 {
@@ -443,10 +443,10 @@ func TestSlidingExtensions(t *testing.T) {
 	res = p.slide(conn)
 	wantIDs(t, "a response with extensions alone", res)
 	ext = res.Get("extensions")
-	if !ext.Get("receipts.rooms." + esc(room) + ".content." + esc(last) + ".m\\.read." + esc(user("bob"))).Exists() {
+	if !ext.Get("receipts.rooms." + gjson.Escape(room) + ".content." + gjson.Escape(last) + ".m\\.read." + gjson.Escape(user("bob"))).Exists() {
 		t.Errorf("receipts: %s", ext.Raw)
 	}
-	if ext.Get("typing.rooms."+esc(room)+".content.user_ids.0").Str != user("bob") || ext.Get("account_data.rooms."+esc(room)+".0.content.x").Int() != 3 {
+	if ext.Get("typing.rooms."+gjson.Escape(room)+".content.user_ids.0").Str != user("bob") || ext.Get("account_data.rooms."+gjson.Escape(room)+".0.content.x").Int() != 3 {
 		t.Errorf("extensions: %s", ext.Raw)
 	}
 	conn.req.Typing = &sync.SlidingExtension{Lists: []string{}}

@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tidwall/gjson"
+
 	"github.com/weft-im/weft/homeserver/mxerr"
 	"github.com/weft-im/weft/homeserver/requester"
 	"github.com/weft-im/weft/homeserver/sync"
@@ -179,7 +181,7 @@ func TestMemberships(t *testing.T) {
 
 			p.member(room, "alice", "bob", "invite")
 			res := p.ask(ask{user: "bob", since: t0})
-			invite := pieces(res.Get("rooms.invite." + esc(room) + ".invite_state"))
+			invite := pieces(res.Get("rooms.invite." + gjson.Escape(room) + ".invite_state"))
 			for _, want := range []string{"m.room.create|", "m.room.name|", "m.room.join_rules|", "m.room.member|" + user("bob"), "m.room.member|" + user("alice")} {
 				if !invite[want].Exists() {
 					t.Errorf("invite_state lacks %s: %s", want, res.Raw)
@@ -192,7 +194,7 @@ func TestMemberships(t *testing.T) {
 			if again := p.ask(ask{user: "bob", since: t1}); again.Get("rooms").Exists() {
 				t.Errorf("the invite comes twice: %s", again.Raw)
 			}
-			if initial := p.ask(ask{user: "bob"}); !initial.Get("rooms.invite." + esc(room)).Exists() {
+			if initial := p.ask(ask{user: "bob"}); !initial.Get("rooms.invite." + gjson.Escape(room)).Exists() {
 				t.Errorf("initial sync lacks the invite: %s", initial.Raw)
 			}
 

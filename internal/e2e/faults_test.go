@@ -198,32 +198,46 @@ func ids(ms []message) (out []string) {
 	return out
 }
 
-// waitCaughtUp waits until every process runs, is ready, and has followed each stream as far as all others have.
+// waitCaughtUp waits until every process runs, is ready, and has come as far as all others with each stream that it
+// follows: what senders alone follow concerns no other process.
 func waitCaughtUp(ctx context.Context, t *testing.T, dir string) {
 	t.Helper()
+	behind := ""
+	defer func() {
+		if t.Failed() && behind != "" {
+			t.Log(behind)
+		}
+	}()
 	waitFor(ctx, t, "every process caught up", func() bool {
 		state, err := cluster.ReadState(dir)
 		if err != nil {
 			return false
 		}
-		furthest := make(map[string]int64)
-		var seen []map[string]int64
+		furthest := make(map[string]map[string]int64) // by stream and writer
+		seen := make(map[string]map[string]map[string]int64)
 		for _, p := range state.Processes {
 			ready, positions := processPositions(ctx, p)
 			if !ready {
+				behind = p.Name + " is not ready"
 				return false
 			}
-			if positions != nil {
-				seen = append(seen, positions)
-			}
-			for at, n := range positions {
-				furthest[at] = max(furthest[at], n)
+			seen[p.Name] = positions
+			for stream, writers := range positions {
+				if furthest[stream] == nil {
+					furthest[stream] = make(map[string]int64)
+				}
+				for w, n := range writers {
+					furthest[stream][w] = max(furthest[stream][w], n)
+				}
 			}
 		}
-		for _, positions := range seen {
-			for at, n := range furthest {
-				if positions[at] < n {
-					return false
+		for name, positions := range seen {
+			for stream, writers := range positions {
+				for w, n := range furthest[stream] {
+					if writers[w] < n {
+						behind = fmt.Sprintf("%s is at %d of %s by %s, others at %d", name, writers[w], stream, w, n)
+						return false
+					}
 				}
 			}
 		}

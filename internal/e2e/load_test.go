@@ -310,7 +310,7 @@ func waitFor(ctx context.Context, t *testing.T, what string, ok func() bool) {
 
 // processPositions asks a process whether it is ready and how far it has followed each writer of each stream. A router
 // follows none.
-func processPositions(ctx context.Context, p cluster.ProcessState) (ready bool, positions map[string]int64) {
+func processPositions(ctx context.Context, p cluster.ProcessState) (ready bool, positions map[string]map[string]int64) {
 	client, base := cluster.HTTPClient(p.Address)
 	defer client.CloseIdleConnections()
 	a := &api{client: client, url: base}
@@ -324,10 +324,11 @@ func processPositions(ctx context.Context, p cluster.ProcessState) (ready bool, 
 	if f := a.do(ctx, "GET", "/_weft/status", "", nil, &status); f != nil {
 		return false, nil
 	}
-	positions = make(map[string]int64)
+	positions = make(map[string]map[string]int64)
 	for _, s := range status.Streams {
+		positions[s.Stream] = make(map[string]int64)
 		for _, w := range s.Writers {
-			positions[s.Stream+"/"+w.Writer] = w.Position
+			positions[s.Stream][w.Writer] = w.Position
 		}
 	}
 	return true, positions

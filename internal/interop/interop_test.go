@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
-	"strings"
 	"testing"
 	"time"
 
@@ -147,7 +146,7 @@ func (p *person) seesMember(roomID, userID, membership string) {
 func (p *person) invited(roomID string) {
 	p.t.Helper()
 	until(p.t, p.id+" is invited", func() bool {
-		return p.must("GET", "v3/sync?timeout=0", nil).Get("rooms.invite." + strings.ReplaceAll(roomID, ".", `\.`)).Exists()
+		return p.must("GET", "v3/sync?timeout=0", nil).Get("rooms.invite." + gjson.Escape(roomID)).Exists()
 	})
 }
 
