@@ -9,6 +9,7 @@ import (
 
 	"github.com/weft-im/weft/homeserver/event"
 	"github.com/weft-im/weft/homeserver/store"
+	"github.com/weft-im/weft/homeserver/task"
 	"github.com/weft-im/weft/homeserver/writer"
 	"github.com/weft-im/weft/storage"
 )
@@ -39,7 +40,7 @@ const (
 // Writing an event twice does no harm, so nothing depends on a claim being exact: it keeps the order, and saves work.
 type queue struct {
 	in   *Inbound
-	wake chan struct{}
+	wake task.Wake
 
 	mu    sync.Mutex
 	rooms map[storage.RoomNID]*queuedRoom
@@ -59,14 +60,7 @@ type queuedRoom struct {
 }
 
 func newQueue(in *Inbound) *queue {
-	return &queue{in: in, wake: make(chan struct{}, 1), rooms: make(map[storage.RoomNID]*queuedRoom)}
-}
-
-func (q *queue) signal() {
-	select {
-	case q.wake <- struct{}{}:
-	default:
-	}
+	return &queue{in: in, wake: task.NewWake(), rooms: make(map[storage.RoomNID]*queuedRoom)}
 }
 
 // claimed notes rooms that this process has claimed, or has claimed before and which got more events.
@@ -84,7 +78,7 @@ func (q *queue) claimed(claims []storage.InboundClaim) {
 		r.claim, r.wanted, r.empty = c, true, false
 	}
 	q.mu.Unlock()
-	q.signal()
+	q.wake.Up()
 }
 
 // run works until ctx is done. Then it gives up its rooms, so that others may go on at once.
@@ -158,7 +152,7 @@ func (q *queue) renew(ctx context.Context) {
 		q.in.log.Info().Int("count", len(adopted)).Msg("rooms of another process taken over")
 	}
 	q.claimed(adopted)
-	q.signal()
+	q.wake.Up()
 }
 
 // round does what is to be done for all rooms in one round trip, and starts work on those that have events.
@@ -203,7 +197,7 @@ func (q *queue) round(ctx context.Context, wg *sync.WaitGroup) {
 		r.claim.Changes = f.Changes
 		if len(f.Events) == 0 {
 			r.empty = !r.wanted
-			q.signal()
+			q.wake.Up()
 			continue
 		}
 		r.busy = true
@@ -225,7 +219,7 @@ func (q *queue) settle(w storage.InboundWork, released []storage.RoomNID, fetche
 		default:
 			// Somebody staged events for it.
 			r.wanted, r.empty = true, false
-			q.signal()
+			q.wake.Up()
 		}
 	}
 	for _, c := range w.Fetch {
@@ -247,7 +241,7 @@ func (q *queue) work(ctx context.Context, r *queuedRoom, f *storage.InboundRoom)
 		done = q.failed(r, f, done, err)
 		wait := r.backoff
 		q.mu.Unlock()
-		q.signal()
+		q.wake.Up()
 		t := time.NewTimer(wait)
 		defer t.Stop()
 		select {
@@ -261,7 +255,7 @@ func (q *queue) work(ctx context.Context, r *queuedRoom, f *storage.InboundRoom)
 	q.done = append(q.done, done...)
 	r.busy, r.wanted, r.empty = false, true, false
 	q.mu.Unlock()
-	q.signal()
+	q.wake.Up()
 }
 
 // failed works out what comes of a batch that could not be written to its end. One event must not keep its room from all

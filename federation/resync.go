@@ -15,6 +15,7 @@ import (
 	"github.com/weft-im/weft/homeserver/event"
 	"github.com/weft-im/weft/homeserver/lease"
 	"github.com/weft-im/weft/homeserver/store"
+	"github.com/weft-im/weft/homeserver/task"
 	"github.com/weft-im/weft/storage"
 	"github.com/weft-im/weft/storage/statetree"
 )
@@ -74,7 +75,7 @@ func (c ResyncConfig) withDefaults() ResyncConfig {
 type Resync struct {
 	cfg  ResyncConfig
 	log  zerolog.Logger
-	wake chan struct{}
+	wake task.Wake
 
 	mu      sync.Mutex
 	running map[storage.RoomNID]bool
@@ -95,18 +96,13 @@ func NewResync(cfg ResyncConfig) (*Resync, error) {
 		return nil, errors.New("federation: ResyncConfig: Client, Ingest, DB, Store and States are required")
 	}
 	return &Resync{
-		cfg: cfg, log: cfg.Log.With().Str("component", "resync").Logger(), wake: make(chan struct{}, 1),
+		cfg: cfg, log: cfg.Log.With().Str("component", "resync").Logger(), wake: task.NewWake(),
 		running: make(map[storage.RoomNID]bool), failed: make(map[storage.RoomNID]failure),
 	}, nil
 }
 
 // Wake has rooms looked for that were entered just now. It does not block.
-func (r *Resync) Wake() {
-	select {
-	case r.wake <- struct{}{}:
-	default:
-	}
-}
+func (r *Resync) Wake() { r.wake.Up() }
 
 // Name is the component's name in logs and errors.
 func (r *Resync) Name() string { return "resync" }
@@ -122,9 +118,7 @@ func (r *Resync) Run(ctx context.Context) error {
 func (r *Resync) run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
-	tick := time.NewTicker(r.cfg.Interval)
-	defer tick.Stop()
-	for {
+	task.Poll(ctx, r.wake, func() time.Duration {
 		rooms, err := storage.ListPartialRooms(ctx, r.cfg.DB)
 		if err != nil && ctx.Err() == nil {
 			r.log.Warn().Err(err).Msg("rooms without members could not be listed")
@@ -134,13 +128,9 @@ func (r *Resync) run(ctx context.Context) error {
 				wg.Go(func() { r.attempt(ctx, p) })
 			}
 		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-tick.C:
-		case <-r.wake:
-		}
-	}
+		return r.cfg.Interval
+	})
+	return nil
 }
 
 // claim reports whether a room is to be worked on now.

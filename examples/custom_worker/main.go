@@ -67,9 +67,7 @@ func newBoard(ctx context.Context, core *homeserver.Core) (*board, error) {
 			b.notes = append(b.notes, row.Value)
 		}
 	})
-	at := replication.PublisherConfig{Position: ids.Position(), OnForeignPosition: ids.Advance}
-	publisher, err := replication.NewPublisher(core.Replication, stream, at)
-	b.writer = streams.NewWriter(streams.WriterConfig[note]{DB: core.DB, IDs: ids, Publisher: publisher, Instance: me, Source: b.missed})
+	b.writer, err = streams.NewWriter(streams.WriterConfig[note]{DB: core.DB, IDs: ids, Client: core.Replication, Stream: stream, Source: b.missed})
 	return b, err
 }
 

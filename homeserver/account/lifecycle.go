@@ -129,7 +129,7 @@ func (s *Service) Deactivate(ctx context.Context, userID string, erase bool) err
 	if err != nil {
 		return err
 	}
-	s.wakeRoomWork()
+	s.roomWork.Up()
 	return nil
 }
 

@@ -195,7 +195,7 @@ func (s *Service) SetProfileField(ctx context.Context, by *Requester, userID, fi
 		return nil
 	})
 	if err == nil && names {
-		s.wakeRoomWork()
+		s.roomWork.Up()
 	}
 	return err
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/weft-im/weft/homeserver/mxerr"
+	"github.com/weft-im/weft/homeserver/task"
 	"github.com/weft-im/weft/homeserver/writer"
 	"github.com/weft-im/weft/storage"
 )
@@ -66,29 +67,15 @@ func NewRoomWorker(cfg RoomWorkerConfig) (*RoomWorker, error) {
 	return &RoomWorker{cfg: cfg, log: cfg.Log.With().Str("component", "account_rooms").Logger()}, nil
 }
 
-func (s *Service) wakeRoomWork() {
-	select {
-	case s.roomWork <- struct{}{}:
-	default:
-	}
-}
-
 // Run works until ctx is done.
 func (w *RoomWorker) Run(ctx context.Context) error {
-	timer := time.NewTimer(0)
-	defer timer.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-timer.C:
-		case <-w.cfg.Accounts.roomWork:
-		}
+	task.Poll(ctx, w.cfg.Accounts.roomWork, func() time.Duration {
 		if err := w.work(ctx); err != nil && ctx.Err() == nil {
 			w.log.Warn().Err(err).Msg("changes of accounts could not be brought into rooms yet")
 		}
-		timer.Reset(w.cfg.Poll)
-	}
+		return w.cfg.Poll
+	})
+	return nil
 }
 
 // work does all that nobody is at.

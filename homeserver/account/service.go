@@ -25,6 +25,7 @@ import (
 	"github.com/weft-im/weft/homeserver/mxerr"
 	"github.com/weft-im/weft/homeserver/ratelimit"
 	"github.com/weft-im/weft/homeserver/requester"
+	"github.com/weft-im/weft/homeserver/task"
 	"github.com/weft-im/weft/storage"
 )
 
@@ -101,7 +102,7 @@ type Service struct {
 	tokens   *cache.Cache[*session]
 	profiles *cache.Cache[*storage.Profile]
 	seen     *lastSeen
-	roomWork chan struct{}
+	roomWork task.Wake
 	log      zerolog.Logger
 }
 
@@ -136,7 +137,7 @@ func New(cfg Config) (*Service, error) {
 	s := &Service{
 		cfg:      cfg,
 		hasher:   hasher,
-		roomWork: make(chan struct{}, 1),
+		roomWork: task.NewWake(),
 		log:      cfg.Log.With().Str("component", "account").Logger(),
 	}
 	s.seen = newLastSeen(cfg.DB, s.log)

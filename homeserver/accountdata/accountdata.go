@@ -122,19 +122,12 @@ func New(cfg Config) (*Service, error) {
 	if !cfg.Writers.Writes(stream) {
 		return s, nil
 	}
-	if cfg.IDs == nil {
-		return nil, errors.New("accountdata: Config.IDs is required in a process that writes the stream")
-	}
-	publisher, err := replication.NewPublisher(cfg.Client, streams.AccountData(), replication.PublisherConfig{
-		Position:          cfg.IDs.Position(),
-		OnForeignPosition: cfg.IDs.Advance,
+	s.writer, err = streams.NewWriter(streams.WriterConfig[streams.AccountDataRow]{
+		DB: cfg.DB, IDs: cfg.IDs, Client: cfg.Client, Stream: streams.AccountData(), Source: s.source,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("accountdata: %w", err)
 	}
-	s.writer = streams.NewWriter(streams.WriterConfig[streams.AccountDataRow]{
-		DB: cfg.DB, IDs: cfg.IDs, Publisher: publisher, Instance: cfg.Client.Instance(), Source: s.source,
-	})
 	mxrpc.Register(cfg.RPC, changeMethod, func(ctx context.Context, c change) (struct{}, error) {
 		return struct{}{}, s.apply(ctx, c)
 	})

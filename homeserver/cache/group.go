@@ -90,16 +90,12 @@ func NewGroup(cfg GroupConfig) (*Group, error) {
 		return nil, fmt.Errorf("follow caches: %w", err)
 	}
 	follower.Handle(g.onUpdate)
-	publisher, err := replication.NewPublisher(cfg.Client, stream, replication.PublisherConfig{
-		Position:          cfg.IDs.Position(),
-		OnForeignPosition: cfg.IDs.Advance,
+	g.writer, err = streams.NewWriter(streams.WriterConfig[streams.CachesRow]{
+		DB: cfg.DB, IDs: cfg.IDs, Client: cfg.Client, Stream: stream, Source: g.source,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("publish caches: %w", err)
 	}
-	g.writer = streams.NewWriter(streams.WriterConfig[streams.CachesRow]{
-		DB: cfg.DB, IDs: cfg.IDs, Publisher: publisher, Instance: cfg.Client.Instance(), Source: g.source,
-	})
 	return g, nil
 }
 

@@ -21,6 +21,7 @@ import (
 	"github.com/weft-im/weft/homeserver/ratelimit"
 	"github.com/weft-im/weft/homeserver/requester"
 	"github.com/weft-im/weft/homeserver/room"
+	"github.com/weft-im/weft/homeserver/task"
 	"github.com/weft-im/weft/storage"
 )
 
@@ -76,7 +77,7 @@ type Config struct {
 type Service struct {
 	cfg  Config
 	log  zerolog.Logger
-	wake chan struct{}
+	wake task.Wake
 }
 
 // New checks the configuration. It does no I/O.
@@ -93,7 +94,7 @@ func New(cfg Config) (*Service, error) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	return &Service{cfg: cfg, log: cfg.Log.With().Str("component", "delayed_events").Logger(), wake: make(chan struct{}, 1)}, nil
+	return &Service{cfg: cfg, log: cfg.Log.With().Str("component", "delayed_events").Logger(), wake: task.NewWake()}, nil
 }
 
 // Enabled reports whether the server takes delayed events.
@@ -165,7 +166,7 @@ func (s *Service) Schedule(ctx context.Context, who *Requester, req Request) (st
 	if err != nil {
 		return "", err
 	}
-	s.wakeUp()
+	s.wake.Up()
 	return delayID, nil
 }
 

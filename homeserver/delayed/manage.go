@@ -37,7 +37,7 @@ func (s *Service) Restart(ctx context.Context, delayID string) error {
 		return err
 	}
 	if ok {
-		s.wakeUp()
+		s.wake.Up()
 		return nil
 	}
 	if _, err := s.find(ctx, delayID); err != nil {
@@ -75,7 +75,7 @@ func (s *Service) sendNow(ctx context.Context, e *storage.DelayedEvent) error {
 		if err := storage.ReleaseDelayedEvent(context.WithoutCancel(ctx), s.cfg.DB, e.DelayID, 0); err != nil {
 			s.log.Warn().Err(err).Msg("A delayed event could not be released")
 		}
-		s.wakeUp()
+		s.wake.Up()
 		return err
 	}
 	_, err = storage.FinaliseDelayedEvent(ctx, s.cfg.DB, e.DelayID, s.cfg.Now().UnixMilli(), &eventID, nil)

@@ -13,6 +13,7 @@ import (
 	"github.com/weft-im/weft/homeserver/mxerr"
 	"github.com/weft-im/weft/homeserver/room"
 	"github.com/weft-im/weft/homeserver/store"
+	"github.com/weft-im/weft/homeserver/task"
 	"github.com/weft-im/weft/storage"
 )
 
@@ -28,36 +29,19 @@ const (
 	retry       = 5 * time.Second
 )
 
-func (s *Service) wakeUp() {
-	select {
-	case s.wake <- struct{}{}:
-	default:
-	}
-}
-
 // Run sends what is due until ctx is done.
 func (s *Service) Run(ctx context.Context) error {
-	timer := time.NewTimer(0)
-	defer timer.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-timer.C:
-		case <-s.wake:
-		}
-		wait := s.cfg.Poll
+	task.Poll(ctx, s.wake, func() time.Duration {
 		next, err := s.sendDue(ctx)
 		switch {
-		case ctx.Err() != nil:
-			return nil
-		case err != nil:
+		case err == nil && next != 0:
+			return min(s.cfg.Poll, max(time.UnixMilli(next).Sub(s.cfg.Now()), time.Millisecond))
+		case err != nil && ctx.Err() == nil:
 			s.log.Warn().Err(err).Msg("Delayed events could not be sent yet")
-		case next != 0:
-			wait = min(wait, max(time.UnixMilli(next).Sub(s.cfg.Now()), time.Millisecond))
 		}
-		timer.Reset(wait)
-	}
+		return s.cfg.Poll
+	})
+	return nil
 }
 
 // sendDue sends what is due and returns when the next event is, 0 if there is none.

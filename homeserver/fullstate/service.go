@@ -82,15 +82,12 @@ func New(cfg Config) (*Service, error) {
 	if cfg.IDs == nil {
 		return s, nil
 	}
-	publisher, err := replication.NewPublisher(cfg.Client, streams.UnPartialStatedRoom(), replication.PublisherConfig{
-		Position: cfg.IDs.Position(), OnForeignPosition: cfg.IDs.Advance,
+	s.writer, err = streams.NewWriter(streams.WriterConfig[streams.UnPartialStatedRoomRow]{
+		DB: cfg.DB, IDs: cfg.IDs, Client: cfg.Client, Stream: streams.UnPartialStatedRoom(), Source: s.source,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("publish rooms whose state is whole: %w", err)
 	}
-	s.writer = streams.NewWriter(streams.WriterConfig[streams.UnPartialStatedRoomRow]{
-		DB: cfg.DB, IDs: cfg.IDs, Publisher: publisher, Instance: cfg.Client.Instance(), Source: s.source,
-	})
 	return s, nil
 }
 

@@ -80,19 +80,12 @@ func New(cfg Config) (*Service, error) {
 	if !cfg.Writers.Writes(stream) {
 		return s, nil
 	}
-	if cfg.IDs == nil {
-		return nil, errors.New("push: Config.IDs is required in a process that writes the stream")
-	}
-	publisher, err := replication.NewPublisher(cfg.Client, streams.PushRules(), replication.PublisherConfig{
-		Position:          cfg.IDs.Position(),
-		OnForeignPosition: cfg.IDs.Advance,
+	s.writer, err = streams.NewWriter(streams.WriterConfig[streams.PushRulesRow]{
+		DB: cfg.DB, IDs: cfg.IDs, Client: cfg.Client, Stream: streams.PushRules(), Source: s.source,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("push: %w", err)
 	}
-	s.writer = streams.NewWriter(streams.WriterConfig[streams.PushRulesRow]{
-		DB: cfg.DB, IDs: cfg.IDs, Publisher: publisher, Instance: cfg.Client.Instance(), Source: s.source,
-	})
 	mxrpc.Register(cfg.RPC, editMethod, func(ctx context.Context, e edit) (struct{}, error) {
 		return struct{}{}, s.apply(ctx, &e)
 	})

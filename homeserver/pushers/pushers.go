@@ -125,19 +125,12 @@ func New(cfg Config) (*Service, error) {
 	if !cfg.Writers.Writes(stream) {
 		return s, nil
 	}
-	if cfg.IDs == nil {
-		return nil, errors.New("pushers: Config.IDs is required in a process that writes the stream")
-	}
-	publisher, err := replication.NewPublisher(cfg.Client, streams.Pushers(), replication.PublisherConfig{
-		Position:          cfg.IDs.Position(),
-		OnForeignPosition: cfg.IDs.Advance,
+	s.writer, err = streams.NewWriter(streams.WriterConfig[streams.PushersRow]{
+		DB: cfg.DB, IDs: cfg.IDs, Client: cfg.Client, Stream: streams.Pushers(), Source: s.source,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("pushers: %w", err)
 	}
-	s.writer = streams.NewWriter(streams.WriterConfig[streams.PushersRow]{
-		DB: cfg.DB, IDs: cfg.IDs, Publisher: publisher, Instance: cfg.Client.Instance(), Source: s.source,
-	})
 	mxrpc.Register(cfg.RPC, changeMethod, func(ctx context.Context, c change) (struct{}, error) { return struct{}{}, s.apply(ctx, c) })
 	return s, nil
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/weft-im/weft/homeserver/store"
+	"github.com/weft-im/weft/homeserver/task"
 	"github.com/weft-im/weft/internal/iprange"
 	"github.com/weft-im/weft/storage"
 )
@@ -76,7 +77,7 @@ func (c RunnerConfig) withDefaults() RunnerConfig {
 type Runner struct {
 	cfg     RunnerConfig
 	gateway *gateway
-	wake    chan struct{}
+	wake    task.Wake
 	waits   int // rounds that waited for events to be known as committed; of Run
 
 	mu     gosync.Mutex
@@ -90,17 +91,12 @@ func NewRunner(cfg RunnerConfig) (*Runner, error) {
 	}
 	cfg = cfg.withDefaults()
 	return &Runner{
-		cfg: cfg, gateway: newGateway(cfg.Addresses, cfg.Timeout), wake: make(chan struct{}, 1), badges: make(map[string]struct{}),
+		cfg: cfg, gateway: newGateway(cfg.Addresses, cfg.Timeout), wake: task.NewWake(), badges: make(map[string]struct{}),
 	}, nil
 }
 
 // Wake says that there are new events.
-func (r *Runner) Wake() {
-	select {
-	case r.wake <- struct{}{}:
-	default:
-	}
-}
+func (r *Runner) Wake() { r.wake.Up() }
 
 // Read says that users have read something, so that their badges change.
 func (r *Runner) Read(userIDs ...string) {
@@ -129,31 +125,20 @@ func (r *Runner) Run(ctx context.Context) error {
 	var wg gosync.WaitGroup
 	defer wg.Wait()
 	slots := make(chan struct{}, r.cfg.Concurrency)
-	freed := make(chan struct{}, r.cfg.Concurrency)
-	for ctx.Err() == nil {
+	task.Poll(ctx, r.wake, func() time.Duration {
 		wait, err := r.round(ctx, slots, func(c storage.PushClaim) {
 			wg.Go(func() {
 				r.serve(ctx, c)
 				<-slots
-				freed <- struct{}{}
+				r.wake.Up()
 			})
 		})
 		if err != nil && ctx.Err() == nil {
 			r.cfg.Log.Warn().Err(err).Msg("Push notifications wait for the database")
 			wait = time.Second
 		}
-		timer := time.NewTimer(wait)
-		select {
-		case <-ctx.Done():
-		case <-r.wake:
-		case <-freed:
-		case <-timer.C:
-		}
-		timer.Stop()
-		for len(freed) > 0 {
-			<-freed
-		}
-	}
+		return wait
+	})
 	return nil
 }
 

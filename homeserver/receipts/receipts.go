@@ -143,19 +143,12 @@ func New(cfg Config) (*Service, error) {
 	if !cfg.Writers.Writes(stream) {
 		return s, nil
 	}
-	if cfg.IDs == nil {
-		return nil, errors.New("receipts: Config.IDs is required in a process that writes the stream")
-	}
-	publisher, err := replication.NewPublisher(cfg.Client, streams.Receipts(), replication.PublisherConfig{
-		Position:          cfg.IDs.Position(),
-		OnForeignPosition: cfg.IDs.Advance,
+	s.writer, err = streams.NewWriter(streams.WriterConfig[streams.ReceiptsRow]{
+		DB: cfg.DB, IDs: cfg.IDs, Client: cfg.Client, Stream: streams.Receipts(), Source: s.source,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("receipts: %w", err)
 	}
-	s.writer = streams.NewWriter(streams.WriterConfig[streams.ReceiptsRow]{
-		DB: cfg.DB, IDs: cfg.IDs, Publisher: publisher, Instance: cfg.Client.Instance(), Source: s.source,
-	})
 	mxrpc.Register(cfg.RPC, putMethod, func(ctx context.Context, p put) (struct{}, error) {
 		return struct{}{}, s.apply(ctx, p)
 	})

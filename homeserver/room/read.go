@@ -1,6 +1,7 @@
 package room
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -185,7 +186,7 @@ func (req *MembersRequest) wanted() ([]storage.Membership, error) {
 	if req.Membership == "" && req.NotMembership == "" {
 		return nil, nil
 	}
-	in, out := numberOf(req.Membership), numberOf(req.NotMembership)
+	in, out := storage.MembershipOf(req.Membership), storage.MembershipOf(req.NotMembership)
 	if req.Membership != "" && in == 0 || req.NotMembership != "" && out == 0 {
 		return nil, mxerr.InvalidParam.WithMessage("membership and not_membership must be join, invite, leave, ban or knock")
 	}
@@ -254,7 +255,7 @@ func (s *Service) membersThen(ctx context.Context, a *access, at string, wanted 
 	}
 	var out []*store.Event
 	for _, e := range all {
-		n := numberOf(gjson.GetBytes(e.Content(), "membership").Str)
+		n := storage.MembershipOf(gjson.GetBytes(e.Content(), "membership").Str)
 		for _, w := range wanted {
 			if n == w {
 				out = append(out, e)
@@ -309,37 +310,8 @@ func present(es []*store.Event) []*store.Event {
 	return out
 }
 
-// numberOf returns the number of a membership, 0 for what is none.
-func numberOf(membership string) storage.Membership {
-	switch membership {
-	case event.MembershipInvite:
-		return storage.MembershipInvite
-	case event.MembershipJoin:
-		return storage.MembershipJoin
-	case event.MembershipKnock:
-		return storage.MembershipKnock
-	case event.MembershipLeave:
-		return storage.MembershipLeave
-	case event.MembershipBan:
-		return storage.MembershipBan
-	}
-	return 0
-}
-
-// nameOf is the reverse of numberOf.
-func nameOf(m storage.Membership) string {
-	switch m {
-	case storage.MembershipInvite:
-		return event.MembershipInvite
-	case storage.MembershipJoin:
-		return event.MembershipJoin
-	case storage.MembershipKnock:
-		return event.MembershipKnock
-	case storage.MembershipBan:
-		return event.MembershipBan
-	}
-	return event.MembershipLeave
-}
+// nameOf returns the name of a membership; whoever has none has left.
+func nameOf(m storage.Membership) string { return cmp.Or(m.String(), event.MembershipLeave) }
 
 // whole waits until the whole state of a room is known.
 func (s *Service) whole(ctx context.Context, r *store.Room) error {

@@ -17,10 +17,10 @@ type WriterConfig[R any] struct {
 	DB *storage.DB
 	// IDs numbers the rows of this instance. Required.
 	IDs *storage.StreamIDs
-	// Publisher announces them. Required.
-	Publisher *replication.Publisher[R]
-	// Instance is the name of this process. Required.
-	Instance string
+	// Client announces them. It must not run yet. Required.
+	Client *replication.Client
+	// Stream is the stream. Required.
+	Stream replication.Stream[R]
 	// Source reads this stream's rows back from the database, as it does for followers. Required.
 	Source replication.Source[R]
 }
@@ -28,7 +28,8 @@ type WriterConfig[R any] struct {
 // Writer writes rows of a stream that lives in the database: numbers them, stores them together with the position in one
 // transaction, and announces them after the commit. It is safe for concurrent use.
 type Writer[R any] struct {
-	cfg WriterConfig[R]
+	cfg       WriterConfig[R]
+	publisher *replication.Publisher[R]
 
 	mu sync.Mutex
 	// unsettled are numbers of commits that were not answered and whose fate could not be found out either, because the
@@ -36,8 +37,19 @@ type Writer[R any] struct {
 	unsettled []*storage.IDs
 }
 
-// NewWriter returns a Writer.
-func NewWriter[R any](cfg WriterConfig[R]) *Writer[R] { return &Writer[R]{cfg: cfg} }
+// NewWriter makes cfg.Client publish the stream. It does no I/O.
+func NewWriter[R any](cfg WriterConfig[R]) (*Writer[R], error) {
+	if cfg.IDs == nil {
+		return nil, fmt.Errorf("write stream %s: a process that writes it needs ids for its rows", cfg.Stream.Name)
+	}
+	publisher, err := replication.NewPublisher(cfg.Client, cfg.Stream, replication.PublisherConfig{
+		Position: cfg.IDs.Position(), OnForeignPosition: cfg.IDs.Advance,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &Writer[R]{cfg: cfg, publisher: publisher}, nil
+}
 
 // Write runs fn in a transaction with n numbers for rows, in ascending order, and the number of the writing instance for
 // their writer_nid column. fn stores the rows and returns those it stored; when it returns none, no number is used and
@@ -71,11 +83,11 @@ func (w *Writer[R]) Write(ctx context.Context, n int, fn func(ctx context.Contex
 			// transaction beside this one could announce a position above rows that are not published yet.
 			err = w.publish(rows)
 			ids.Done()
-			w.cfg.Publisher.Advance(w.cfg.IDs.Position())
+			w.publisher.Advance(w.cfg.IDs.Position())
 			return err
 		}
 		ids.Done()
-		w.cfg.Publisher.Advance(w.cfg.IDs.Position())
+		w.publisher.Advance(w.cfg.IDs.Position())
 		if err == nil || attempt == attempts || !storage.IsRetryable(err) {
 			return err
 		}
@@ -88,7 +100,7 @@ func (w *Writer[R]) Write(ctx context.Context, n int, fn func(ctx context.Contex
 }
 
 func (w *Writer[R]) publish(rows []replication.Row[R]) error {
-	if err := w.cfg.Publisher.Publish(0, rows...); err != nil {
+	if err := w.publisher.Publish(0, rows...); err != nil {
 		return fmt.Errorf("publish stream rows: %w", err)
 	}
 	return nil
@@ -107,7 +119,7 @@ func (w *Writer[R]) settle(ctx context.Context, ids *storage.IDs, cause error) e
 	defer cancel()
 	// Resolve lets the position go. What it passes then may be there or not, so followers read it from the database.
 	all := ids.All()
-	w.cfg.Publisher.Doubt(all[len(all)-1])
+	w.publisher.Doubt(all[len(all)-1])
 	if err := w.cfg.IDs.Resolve(ctx, ids); err != nil {
 		if !errors.Is(err, storage.ErrWriterReplaced) {
 			w.mu.Lock()
@@ -116,8 +128,8 @@ func (w *Writer[R]) settle(ctx context.Context, ids *storage.IDs, cause error) e
 		}
 		return errors.Join(cause, fmt.Errorf("settle an unanswered commit: %w", err))
 	}
-	defer func() { w.cfg.Publisher.Advance(w.cfg.IDs.Position()) }()
-	stored, _, err := w.cfg.Source(ctx, w.cfg.Instance, all[0]-1, all[len(all)-1], len(all))
+	defer func() { w.publisher.Advance(w.cfg.IDs.Position()) }()
+	stored, _, err := w.cfg.Source(ctx, w.cfg.Client.Instance(), all[0]-1, all[len(all)-1], len(all))
 	if err != nil {
 		return errors.Join(cause, fmt.Errorf("settle an unanswered commit: %w", err))
 	}
@@ -138,6 +150,6 @@ func (w *Writer[R]) settleOld(ctx context.Context) error {
 		return fmt.Errorf("settle unanswered commits: %w", err)
 	}
 	w.unsettled = nil
-	w.cfg.Publisher.Advance(w.cfg.IDs.Position())
+	w.publisher.Advance(w.cfg.IDs.Position())
 	return nil
 }

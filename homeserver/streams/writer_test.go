@@ -55,15 +55,13 @@ func newKit(t *testing.T) *kit {
 		})
 	}
 	k.ids = main.IDs(t, "caches")
-	pub, err := replication.NewPublisher(main.Client, streams.Caches(), replication.PublisherConfig{
-		Position: k.ids.Position(), OnForeignPosition: k.ids.Advance,
+	var err error
+	k.writer, err = streams.NewWriter(streams.WriterConfig[streams.CachesRow]{
+		DB: main.DB, IDs: k.ids, Client: main.Client, Stream: streams.Caches(), Source: source,
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	k.writer = streams.NewWriter(streams.WriterConfig[streams.CachesRow]{
-		DB: main.DB, IDs: k.ids, Publisher: pub, Instance: main.Name, Source: source,
-	})
 	k.cluster.Start(t)
 	return k
 }

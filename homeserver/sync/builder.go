@@ -182,37 +182,16 @@ func (b *builder) planCurrent(vr viewRoom, fresh bool) {
 // planLeft takes the rooms the user has left, where the filter asks for them, and in any case in an initial sync those
 // that somebody else has put them out of: they would not hear of it otherwise.
 func (b *builder) planLeft(ctx context.Context) error {
-	if !b.q.f.Room.IncludeLeave && !b.q.initial {
+	own := b.q.f.Room.IncludeLeave
+	if !own && !b.q.initial {
 		return nil
 	}
-	rooms, err := storage.SyncLeftRooms(ctx, b.s.cfg.DB, b.q.userID)
-	if err != nil || len(rooms) == 0 {
-		return err
-	}
-	nids := make([]storage.EventNID, len(rooms))
-	for i, r := range rooms {
-		nids[i] = r.EventNID
-	}
-	ends, err := b.s.cfg.Store.Events(ctx, nids)
+	rooms, err := b.leftRooms(ctx, own)
 	if err != nil {
 		return err
 	}
-	lookups := make([]store.StateLookup, len(rooms))
-	for i, e := range ends {
-		if e != nil {
-			lookups[i] = store.StateLookup{Root: e.StateRoot, Tuples: []event.Tuple{memberTuple(b.q.userID)}}
-		}
-	}
-	before, err := b.s.cfg.Store.StateBatch(ctx, lookups)
-	if err != nil {
-		return err
-	}
-	for i, r := range rooms {
-		writer, _ := b.s.cfg.WriterIDs.WriterName(int(r.WriterNID))
-		if b.byID[r.RoomID] != nil || ends[i] == nil || r.EventNID > 0 && !b.snap.now.Get(token.Events).Covers(writer, int64(r.EventNID)) {
-			continue
-		}
-		if !b.q.f.Room.IncludeLeave && ends[i].Sender() == b.q.userID {
+	for _, r := range rooms {
+		if b.byID[r.RoomID] != nil {
 			continue
 		}
 		j := b.job(r.RoomID, r.RoomNID)
@@ -220,7 +199,7 @@ func (b *builder) planLeft(ctx context.Context) error {
 			continue
 		}
 		j.left, j.fresh, j.last, j.memberNID = true, b.q.initial, r.EventNID, r.EventNID
-		if len(before[i]) == 0 || membershipOf(before[i][0]) != event.MembershipJoin {
+		if !r.inside {
 			// The user was never inside, or not at the end: an invite they turned down shows nothing of the room.
 			j.only, j.joined = r.EventNID, true
 			continue
@@ -228,6 +207,48 @@ func (b *builder) planLeft(ctx context.Context) error {
 		j.full, j.query = true, true
 	}
 	return nil
+}
+
+// leftRoom is a room that the user has left or is banned from. inside says that they were joined before.
+type leftRoom struct {
+	storage.SyncRoom
+	inside bool
+}
+
+// leftRooms returns the rooms that the user has left and not forgotten: those that somebody else has put them out of, and
+// with own those they have left themselves.
+func (b *builder) leftRooms(ctx context.Context, own bool) ([]leftRoom, error) {
+	rooms, err := storage.SyncLeftRooms(ctx, b.s.cfg.DB, b.q.userID)
+	if err != nil || len(rooms) == 0 {
+		return nil, err
+	}
+	nids := make([]storage.EventNID, len(rooms))
+	for i, r := range rooms {
+		nids[i] = r.EventNID
+	}
+	ends, err := b.s.cfg.Store.Events(ctx, nids)
+	if err != nil {
+		return nil, err
+	}
+	var out []leftRoom
+	var lookups []store.StateLookup
+	for i, r := range rooms {
+		writer, _ := b.s.cfg.WriterIDs.WriterName(int(r.WriterNID))
+		if ends[i] == nil || !own && ends[i].Sender() == b.q.userID ||
+			r.EventNID > 0 && !b.snap.now.Get(token.Events).Covers(writer, int64(r.EventNID)) {
+			continue
+		}
+		out = append(out, leftRoom{SyncRoom: r})
+		lookups = append(lookups, store.StateLookup{Root: ends[i].StateRoot, Tuples: []event.Tuple{memberTuple(b.q.userID)}})
+	}
+	before, err := b.s.cfg.Store.StateBatch(ctx, lookups)
+	if err != nil {
+		return nil, err
+	}
+	for i := range out {
+		out[i].inside = len(before[i]) == 1 && membershipOf(before[i][0]) == event.MembershipJoin
+	}
+	return out, nil
 }
 
 // change is what happened to the user's place in one room between since and now.

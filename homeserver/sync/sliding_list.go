@@ -10,7 +10,6 @@ import (
 	"github.com/tidwall/gjson"
 
 	"github.com/weft-im/weft/homeserver/event"
-	"github.com/weft-im/weft/homeserver/store"
 	"github.com/weft-im/weft/storage"
 )
 
@@ -120,30 +119,12 @@ func (b *slidingBuilder) noteChanges(ctx context.Context, changes []*change) err
 
 // findForced finds the rooms that the user was in until others made them leave.
 func (b *slidingBuilder) findForced(ctx context.Context) error {
-	rooms, err := storage.SyncLeftRooms(ctx, b.s.cfg.DB, b.q.userID)
-	if err != nil || len(rooms) == 0 {
-		return err
-	}
-	nids := make([]storage.EventNID, len(rooms))
-	for i, r := range rooms {
-		nids[i] = r.EventNID
-	}
-	ends, err := b.s.cfg.Store.Events(ctx, nids)
+	rooms, err := b.leftRooms(ctx, false)
 	if err != nil {
 		return err
 	}
-	lookups := make([]store.StateLookup, len(rooms))
-	for i, e := range ends {
-		if e != nil && e.Sender() != b.q.userID {
-			lookups[i] = store.StateLookup{Root: e.StateRoot, Tuples: []event.Tuple{memberTuple(b.q.userID)}}
-		}
-	}
-	before, err := b.s.cfg.Store.StateBatch(ctx, lookups)
-	if err != nil {
-		return err
-	}
-	for i, r := range rooms {
-		if len(before[i]) == 1 && membershipOf(before[i][0]) == event.MembershipJoin && b.byRoom[r.RoomID] == nil {
+	for _, r := range rooms {
+		if r.inside && b.byRoom[r.RoomID] == nil {
 			b.next.gone[r.RoomNID] = goneRoom{
 				id: r.RoomID, nid: r.RoomNID, eventNID: r.EventNID, membership: r.Membership, inside: true, forced: true,
 			}

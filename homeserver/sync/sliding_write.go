@@ -79,7 +79,7 @@ func (b *slidingBuilder) appendLists(dst []byte) []byte {
 
 // appendSlidingRoom writes what a response says of a room.
 func (b *slidingBuilder) appendSlidingRoom(dst []byte, rec *recipient, r *slidingRoom, pos string) []byte {
-	dst = appendString(append(dst, `{"membership":`...), membershipName(r.membership))
+	dst = appendString(append(dst, `{"membership":`...), r.membership.String())
 	if r.fresh {
 		dst = append(dst, `,"initial":true`...)
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/weft-im/weft/homeserver/event"
 	"github.com/weft-im/weft/homeserver/lease"
 	"github.com/weft-im/weft/homeserver/streams"
+	"github.com/weft-im/weft/homeserver/task"
 	"github.com/weft-im/weft/replication"
 	"github.com/weft-im/weft/storage"
 )
@@ -62,7 +63,7 @@ type UpdaterConfig struct {
 type Updater struct {
 	cfg  UpdaterConfig
 	log  zerolog.Logger
-	wake chan struct{}
+	wake task.Wake
 }
 
 // NewUpdater checks the configuration, and has cfg.Replication follow the events stream. It does no I/O.
@@ -76,9 +77,9 @@ func NewUpdater(cfg UpdaterConfig) (*Updater, error) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	u := &Updater{cfg: cfg, log: cfg.Log.With().Str("component", "user_directory").Logger(), wake: make(chan struct{}, 1)}
+	u := &Updater{cfg: cfg, log: cfg.Log.With().Str("component", "user_directory").Logger(), wake: task.NewWake()}
 	follower, err := replication.Follow(cfg.Replication, streams.Events(), replication.FollowConfig[*streams.EventRow]{
-		OnGap: func(context.Context, string, int64, int64) { u.wakeUp() },
+		OnGap: func(context.Context, string, int64, int64) { u.wake.Up() },
 	})
 	if err != nil {
 		return nil, err
@@ -86,7 +87,7 @@ func NewUpdater(cfg UpdaterConfig) (*Updater, error) {
 	follower.Handle(func(_ context.Context, up replication.Update[*streams.EventRow]) {
 		for _, r := range up.Rows {
 			if r.Value.Type == event.TypeMember {
-				u.wakeUp()
+				u.wake.Up()
 				return
 			}
 		}
@@ -94,30 +95,16 @@ func NewUpdater(cfg UpdaterConfig) (*Updater, error) {
 	return u, nil
 }
 
-func (u *Updater) wakeUp() {
-	select {
-	case u.wake <- struct{}{}:
-	default:
-	}
-}
-
 // Run updates until ctx is done, or stands by while another process does.
 func (u *Updater) Run(ctx context.Context) error {
 	return u.cfg.Leases.Hold(ctx, leaseName, func(ctx context.Context, _ int64) error {
-		timer := time.NewTimer(0)
-		defer timer.Stop()
-		for {
+		task.Poll(ctx, u.wake, func() time.Duration {
 			if err := u.update(ctx); err != nil && ctx.Err() == nil {
 				u.log.Warn().Err(err).Msg("The user directory could not be brought up to date yet")
 			}
-			timer.Reset(u.cfg.Poll)
-			select {
-			case <-ctx.Done():
-				return nil
-			case <-u.wake:
-			case <-timer.C:
-			}
-		}
+			return u.cfg.Poll
+		})
+		return nil
 	})
 }
 
@@ -202,7 +189,7 @@ func (u *Updater) profiles(ctx context.Context) error {
 		return err
 	}
 	if len(stale) == batchProfiles {
-		u.wakeUp() // there may be more
+		u.wake.Up() // there may be more
 	}
 	errs := make([]error, len(stale))
 	var wg sync.WaitGroup

@@ -48,19 +48,11 @@ func idle(ctx context.Context, cfg Config, r *Report) (err error) {
 	if err := sleep(ctx, min(settle, cfg.Idle)); err != nil {
 		return err
 	}
-	before, err := i.usage()
+	spent, elapsed, err := i.spent(func() error { return sleep(ctx, cfg.Idle) })
 	if err != nil {
 		return err
 	}
-	start := time.Now()
-	if err := sleep(ctx, cfg.Idle); err != nil {
-		return err
-	}
-	after, err := i.usage()
-	if err != nil {
-		return err
-	}
-	spent, minutes := after.since(before), time.Since(start).Minutes()
+	minutes := elapsed.Minutes()
 	var together memory
 	for _, p := range i.state.Processes {
 		m, err := readMemory(p.PID)

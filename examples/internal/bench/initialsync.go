@@ -70,29 +70,18 @@ func initialSync(ctx context.Context, cfg Config, r *Report) (err error) {
 	r.add(scenario, "rooms", float64(cfg.Rooms), "")
 	r.add(scenario, "response", float64(len(body))/1024, "KiB")
 	r.add(scenario, "first", milliseconds(time.Since(start)), "ms")
-	before, err := i.usage()
-	if err != nil {
-		return err
-	}
-	finish, err := i.profile(ctx, cfg, scenario)
-	if err != nil {
-		return err
-	}
-	start = time.Now()
-	for range cfg.Syncs {
-		if _, err := u.do(ctx, http.MethodGet, "/_matrix/client/v3/sync", nil); err != nil {
-			return err
+	spent, elapsed, err := i.measure(ctx, cfg, scenario, func() error {
+		for range cfg.Syncs {
+			if _, err := u.do(ctx, http.MethodGet, "/_matrix/client/v3/sync", nil); err != nil {
+				return err
+			}
 		}
-	}
-	elapsed := time.Since(start)
-	after, err := i.usage()
+		return nil
+	})
 	if err != nil {
 		return err
 	}
-	if err := finish(); err != nil {
-		return err
-	}
-	spent, n := after.since(before), float64(cfg.Syncs*cfg.Rooms)
+	n := float64(cfg.Syncs * cfg.Rooms)
 	r.add(scenario, "mean", milliseconds(elapsed)/float64(cfg.Syncs), "ms")
 	r.add(scenario, "CPU of a room, "+postgresName, milliseconds(spent[postgresName])/n, "ms")
 	r.addTarget(scenario, "CPU of a room", milliseconds(spent.total())/n, "ms", syncTarget)

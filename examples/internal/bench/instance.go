@@ -101,6 +101,24 @@ func (i *instance) usage() (usage, error) {
 	return readUsage(names)
 }
 
+// spent has work done, and returns the CPU time that all processes took meanwhile and how long it was.
+func (i *instance) spent(work func() error) (usage, time.Duration, error) {
+	before, err := i.usage()
+	if err != nil {
+		return nil, 0, err
+	}
+	start := time.Now()
+	if err := work(); err != nil {
+		return nil, 0, err
+	}
+	elapsed := time.Since(start)
+	after, err := i.usage()
+	if err != nil {
+		return nil, 0, err
+	}
+	return after.since(before), elapsed, nil
+}
+
 // clientAddress is where a process itself, without the router, serves clients.
 func (i *instance) clientAddress(process string) (string, error) {
 	cfg, err := config.Load(i.state.ConfigPath, filepath.Join(filepath.Dir(i.state.ConfigPath), process+".yaml"))

@@ -53,24 +53,20 @@ func (i *instance) pgbench(ctx context.Context, d time.Duration) (insertCost, er
 	if err := os.WriteFile(script, []byte(sql), 0o600); err != nil {
 		return insertCost{}, fmt.Errorf("pgbench: %w", err)
 	}
-	before, err := i.usage()
-	if err != nil {
-		return insertCost{}, err
-	}
 	cmd := exec.CommandContext(ctx, bin, "-n", "-c", "64", "-j", "2", "-T", strconv.Itoa(max(1, int(d.Seconds()))), "-M", "prepared", "-f", script, i.database)
-	out, err := cmd.CombinedOutput()
+	var out []byte
+	spent, _, err := i.spent(func() (err error) {
+		out, err = cmd.CombinedOutput()
+		return err
+	})
 	if err != nil {
 		return insertCost{}, fmt.Errorf("pgbench: %w: %s", err, out)
-	}
-	after, err := i.usage()
-	if err != nil {
-		return insertCost{}, err
 	}
 	n, rate := number(pgbenchCount, out), number(pgbenchRate, out)
 	if n == 0 || rate == 0 {
 		return insertCost{}, fmt.Errorf("pgbench: no result in %s", out)
 	}
-	cpu := after.since(before)[postgresName] + cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()
+	cpu := spent[postgresName] + cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()
 	return insertCost{rate: rate, cpu: time.Duration(float64(cpu) / n)}, nil
 }
 

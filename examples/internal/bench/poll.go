@@ -85,31 +85,20 @@ func poll(ctx context.Context, cfg Config, r *Report) (err error) {
 	if err != nil {
 		return err
 	}
-	before, err := i.usage()
+	var sent int
+	var elapsed time.Duration // of the sending, without the wait for the last delivery
+	spent, _, err := i.measure(ctx, cfg, scenario, func() (err error) {
+		start := time.Now()
+		if sent, err = load.sendSteadily(ctx, "steady", people, cfg.PollRate, cfg.PollTime); err != nil {
+			return err
+		}
+		elapsed = time.Since(start)
+		return load.finish(ctx, people[0])
+	})
 	if err != nil {
-		return err
-	}
-	finish, err := i.profile(ctx, cfg, scenario)
-	if err != nil {
-		return err
-	}
-	start := time.Now()
-	sent, err := load.sendSteadily(ctx, "steady", people, cfg.PollRate, cfg.PollTime)
-	if err != nil {
-		return err
-	}
-	elapsed := time.Since(start)
-	if err := load.finish(ctx, people[0]); err != nil {
 		return err
 	}
 	sent++
-	after, err := i.usage()
-	if err != nil {
-		return err
-	}
-	if err := finish(); err != nil {
-		return err
-	}
 	readsAfter, err := i.eventsRead(ctx, cfg.CountAfter)
 	if err != nil {
 		return err
@@ -117,7 +106,7 @@ func poll(ctx context.Context, cfg Config, r *Report) (err error) {
 	if err := stop(); err != nil {
 		return err
 	}
-	spent, n := after.since(before), float64(load.arrived.Load())
+	n := float64(load.arrived.Load())
 	latencies := slices.Concat(load.latencies...)
 	r.add(scenario, "messages", float64(sent)/elapsed.Seconds(), "1/s")
 	r.add(scenario, "deliveries a response", n/float64(load.responses.Load()), "")

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -16,6 +17,16 @@ import (
 
 // profileSeconds is how long a profile is: less than a full measurement takes.
 const profileSeconds = 5
+
+// measure is spent with profiles of the processes, where there are to be some.
+func (i *instance) measure(ctx context.Context, cfg Config, scenario string, work func() error) (usage, time.Duration, error) {
+	finish, err := i.profile(ctx, cfg, scenario)
+	if err != nil {
+		return nil, 0, err
+	}
+	spent, elapsed, err := i.spent(work)
+	return spent, elapsed, errors.Join(err, finish())
+}
 
 // profile takes a CPU profile of every process of Weft, where there is to be one, from now on. finish waits until a file is
 // there for each, SCENARIO-PROCESS.pprof.

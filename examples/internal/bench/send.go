@@ -48,28 +48,15 @@ func send(ctx context.Context, cfg Config, r *Report, scenario string, processes
 	if _, err := sendAll(ctx, users, rooms, "warm", cfg.Sends/10); err != nil { // caches, connections, prepared statements
 		return err
 	}
-	before, err := i.usage()
+	var took []time.Duration
+	spent, elapsed, err := i.measure(ctx, cfg, scenario, func() (err error) {
+		took, err = sendAll(ctx, users, rooms, "send", cfg.Sends)
+		return err
+	})
 	if err != nil {
 		return err
 	}
-	finish, err := i.profile(ctx, cfg, scenario)
-	if err != nil {
-		return err
-	}
-	start := time.Now()
-	took, err := sendAll(ctx, users, rooms, "send", cfg.Sends)
-	if err != nil {
-		return err
-	}
-	elapsed := time.Since(start)
-	after, err := i.usage()
-	if err != nil {
-		return err
-	}
-	if err := finish(); err != nil {
-		return err
-	}
-	spent, n := after.since(before), float64(len(took))
+	n := float64(len(took))
 	r.add(scenario, "events", n/elapsed.Seconds(), "1/s")
 	r.add(scenario, "latency, p50", milliseconds(quantile(took, .5)), "ms")
 	r.add(scenario, "latency, p99", milliseconds(quantile(took, .99)), "ms")
